@@ -1,0 +1,42 @@
+# Every target works from a clean clone. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup check format test demo bench lock clean
+
+help:                ## this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: $(VENV)/.done ## install system packages (as root or through sudo) and the locked Python packages
+$(VENV)/.done: requirements-dev.lock pyproject.toml tools/setup.sh
+	@tools/setup.sh $(VENV)
+	@touch $@
+
+check: setup         ## format, lint, types, import contracts, unit tests: fast, needs no root and no network
+	$(BIN)/ruff format --check src tests bench demo tools
+	$(BIN)/ruff check src tests bench demo tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -q tests/unit
+
+test: check          ## everything: check, then end-to-end tests as root and as an ordinary user
+	@tools/setup-tests.sh
+	$(BIN)/pytest tests/e2e
+
+format: setup        ## rewrite the sources in the project's format
+	$(BIN)/ruff format src tests bench demo tools
+	$(BIN)/ruff check --fix src tests bench demo tools
+
+demo: setup          ## the main job, visibly: a scripted agent in a sandbox
+	@PATH="$(abspath $(BIN)):$$PATH" demo/run.sh
+
+bench: setup         ## figures of this machine beside bubblewrap and sandbox-runtime, in one run
+	@$(BIN)/python bench/run.py
+
+lock: setup          ## renew the hashed lock files from pyproject.toml
+	tools/lock.sh $(VENV)
+
+clean:               ## remove what the targets made
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,135 @@
+"""The shape of `config.toml` and `cloister.toml`: names, types, defaults and words for each key.
+
+Rule 1: an unknown key is an error; a value of another type is an error, never converted.
+Rule 2: what a value *means* (a host, a size, a profile) is judged in `settings.py` and `rules.py`, which know
+        the line. This module knows the shape alone, and is the source of docs/reference/configuration.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+USER_AND_PROJECT = "user, project"
+USER_ONLY = "user"
+
+
+def _key(
+    kind: str, default: object, description: str, *, shown: str = "", where: str = USER_AND_PROJECT
+) -> Any:
+    """A key with what the reference says of it. Any: as pydantic's own `Field`."""
+    words = {"kind": kind, "shown_default": shown or "none", "where": where}
+    return Field(default=default, description=description, json_schema_extra=dict(words))
+
+
+class Table(BaseModel):
+    """A TOML table. Strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Sandbox(Table):
+    """What the sandbox is made of."""
+
+    runtime: str | None = _key(
+        "text", None, 'What runs the sandbox. Only `"embedded"` (bubblewrap) so far.', shown='`"embedded"`'
+    )
+    workspace: str | None = _key(
+        "text", None, 'How the workspace gets in. Only `"bind"` (at its own path) so far.', shown='`"bind"`'
+    )
+    profile: str | None = _key(
+        "text",
+        None,
+        'What is reachable: `"offline"`, `"registries"`, `"agent"` or `"full"`.',
+        shown='`"agent"`',
+    )
+    memory: str | None = _key("text", None, 'Limit of memory, as in `"512m"` or `"8g"`.', shown='`"8g"`')
+    cpus: float | None = _key("number", None, "Limit of processor time, in processors.", shown="`4`")
+    pids: int | None = _key("integer", None, "Limit of processes and threads.", shown="`1024`")
+    env: dict[str, str] = _key("table of texts", {}, "Environment variables set in the sandbox.")
+    pass_env: list[str] = _key(
+        "list of texts", [], "Environment variables of yours that the sandbox sees. Never name a secret here."
+    )
+    unmask: list[str] = _key(
+        "list of texts",
+        [],
+        "Globs, relative to the workspace, of secret-looking files that the sandbox may read.",
+    )
+    protect: list[str] = _key(
+        "list of texts", [], "Further paths, relative to the workspace, that the sandbox may not write."
+    )
+    read_only: list[str] = _key(
+        "list of texts",
+        [],
+        "Directories and files of the host, absolute or `~/…`, that the sandbox may read.",
+    )
+
+
+class NetworkRule(Table):
+    """One host with more conditions than `allow` can say."""
+
+    host: str = Field(
+        description="A name or `*.suffix`, without port.",
+        json_schema_extra={"kind": "text", "shown_default": "required", "where": USER_AND_PROJECT},
+    )
+    ports: list[int] | None = _key(
+        "list of integers",
+        None,
+        "Ports that the rule covers.",
+        shown='`[80, 443]`; `[80]` with `scheme = "http"`',
+    )
+    transport: Literal["web", "tcp"] = _key(
+        "text", "web", '`"web"`: TLS and HTTP. `"tcp"`: any protocol; needs `ports`.', shown='`"web"`'
+    )
+    scheme: Literal["http"] | None = _key(
+        "text", None, 'Only `"http"`: the ports are plain HTTP, which `methods` and `paths` need.'
+    )
+    methods: list[str] = _key("list of texts", [], 'HTTP methods, as in `["GET", "HEAD"]`.', shown="any")
+    paths: list[str] = _key(
+        "list of texts",
+        [],
+        'Path globs: `*` within a segment, `**` for segments, as in `"/repos/acme/**"`.',
+        shown="any",
+    )
+    addresses: list[str] = _key(
+        "list of texts",
+        [],
+        "Private address ranges (CIDR) into which the name may resolve; public ones always may.",
+    )
+    effect: Literal["allow", "deny"] = _key(
+        "text", "allow", '`"deny"` makes the rule a ban.', shown='`"allow"`'
+    )
+
+
+class Network(Table):
+    """What the sandbox reaches. Everything else is refused."""
+
+    allow: list[str] = _key(
+        "list of texts", [], 'Hosts to allow: `"name"`, `"*.suffix"`, `"host:port"` or `"tcp://host:port"`.'
+    )
+    deny: list[str] = _key(
+        "list of texts", [], "Hosts to ban, written as in `allow`; without a port, on every port. Bans win."
+    )
+    presets: list[str] = _key("list of texts", [], "Presets to allow beyond those of the profile; see below.")
+    rule: list[NetworkRule] = _key("list of tables", [], "Rules with conditions; see below.")
+    hosts: dict[str, str] = _key(
+        "table of texts",
+        {},
+        'Where a name really is: `name = "address"`, `"address:port"` or `"[v6]:port"`. '
+        "Pinned addresses may be private.",
+        where=USER_ONLY,
+    )
+    upstream_ca: list[str] = _key(
+        "list of texts",
+        [],
+        "PEM files of further certificate authorities, absolute or `~/…`.",
+        where=USER_ONLY,
+    )
+
+
+class Document(Table):
+    """A whole configuration file."""
+
+    sandbox: Sandbox = Field(default_factory=Sandbox)
+    network: Network = Field(default_factory=Network)

@@ -1,0 +1,103 @@
+"""The control socket between the session or plumber and the gateway (docs/architecture.md).
+
+Rule 1: what comes here comes from our own processes outside the sandbox; a broken message is a bug, and
+        fails loudly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+
+from cloister.values import dataclass
+
+_MESSAGE_LIMIT_BYTES = 64 * 1024
+_DESCRIPTORS_LIMIT = 253  # SCM_MAX_FD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """A listening socket, and what it is for: "tcp", "proxy", "dns-tcp" or "dns-udp"."""
+
+    kind: str
+    family: int
+    sock: socket.socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Sockets to serve."""
+
+    sockets: tuple[Passed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """Descriptors of the sandbox's user and network namespaces."""
+
+    user: int
+    network: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plumbed:
+    """All sockets have been sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """The session asks whether the gateway still serves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The session has closed its end."""
+
+
+Message = Listen | Namespace | Plumbed | Ping | Ended
+
+
+class ProtocolError(Exception):
+    """Our own processes do not speak the same protocol."""
+
+
+def receive(control: socket.socket) -> Message:
+    """Read one message. BlockingIOError if there is none."""
+    data, descriptors, _, _ = socket.recv_fds(
+        control, _MESSAGE_LIMIT_BYTES, _DESCRIPTORS_LIMIT, socket.MSG_CMSG_CLOEXEC
+    )
+    return parse(data, tuple(descriptors))
+
+
+def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
+    """Understand one message. ProtocolError, ValueError or KeyError if that is not possible."""
+    if not data:
+        return Ended()
+    message = json.loads(data)
+    match message["op"]:
+        case "listen" if len(message["sockets"]) == len(descriptors):
+            return Listen(
+                sockets=tuple(
+                    Passed(kind=entry["kind"], family=entry["family"], sock=socket.socket(fileno=descriptor))
+                    for entry, descriptor in zip(message["sockets"], descriptors, strict=True)
+                )
+            )
+        case "namespace" if len(descriptors) == 2:
+            return Namespace(user=descriptors[0], network=descriptors[1])
+        case "plumbed":
+            return Plumbed()
+        case "ping":
+            return Ping()
+        case operation:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise ProtocolError(f"cannot understand {operation!r} with {len(descriptors)} descriptors")
+
+
+def send(control: socket.socket, operation: str, text: str | None = None) -> None:
+    """Tell the session something; it may be gone."""
+    message = {"op": operation} if text is None else {"op": operation, "text": text}
+    with contextlib.suppress(OSError):
+        control.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)

@@ -1,0 +1,258 @@
+"""Put the gateway's parts together and run them until the session closes the control socket.
+
+Rule 1: whatever goes wrong in one part ends that part only; the process ends when the control socket does.
+Rule 2: at the end, open connections get their audit lines, within CLOSE_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+
+from cloister.audit.log import AuditLog
+from cloister.gateway import authority as ca
+from cloister.gateway import connection, control, judge, proxy, truststore
+from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
+from cloister.gateway.authority import Authority
+from cloister.gateway.dns_server import DnsServer
+from cloister.gateway.leaves import LeafCache
+from cloister.gateway.names import NameTable
+from cloister.gateway.offload import Offload
+from cloister.gateway.on_demand import SOCKETS_LIMIT, Bind, Binder
+from cloister.gateway.pipes import PIPES_LIMIT, PipePool
+from cloister.gateway.record import Record
+from cloister.gateway.resolver import Resolver
+from cloister.gateway.server import GatewayStart, upstream_ca
+from cloister.gateway.services import Deadlines, Services
+from cloister.gateway.upstream import Dialler, Pin
+from cloister.gateway.wire import SocketWire
+from cloister.policy.codec import parse_policy
+from cloister.policy.names import parse_host
+from cloister.types import Host
+
+CLOSE_S = 0.8
+_RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
+
+
+def run(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> int:
+    """Serve until the session ends, beginning with the messages that have been `received`. Blocks."""
+    # resolv.conf(5): no search list. What is judged is what is dialled: with a search list, a granted name that does
+    # not exist would become another one, such as `api.example.com.corp.example.net`.
+    os.environ["LOCALDOMAIN"] = "."
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_main(start, authority, received))
+    finally:
+        loop.close()
+    return 0
+
+
+async def _main(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> None:
+    await Gateway(start, authority).run(received)
+
+
+class Gateway:
+    """One sandbox's gateway. `destination` says what a socket was dialled as (tests replace it)."""
+
+    def __init__(
+        self,
+        start: GatewayStart,
+        authority: Authority,
+        *,
+        deadlines: Deadlines | None = None,
+        connections_limit: int | None = None,
+        record: Record | None = None,
+    ) -> None:
+        self._start = start
+        self._authority = authority
+        self.ended = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        policy = parse_policy(start.plan["policy"])
+        bound = _bound(start.plan)
+        self.record = record or Record(
+            AuditLog(start.audit_path, start.sandbox_id, on_failure=self._log_failed)
+        )
+        self._offload = Offload()
+        self.names = NameTable(bound)
+        self.services = Services(
+            policy=policy,
+            dialler=Dialler(pins=_pins(start.plan), offload=self._offload),
+            record=self.record,
+            leaves=LeafCache(authority),
+            pipes=PipePool(),
+            deadlines=deadlines or Deadlines(),
+            released=self._released,
+        )
+        self._acceptor = Acceptor(
+            record=self.record,
+            limit=connections_limit or _connections_limit(),
+            spliced=lambda: len(self.services.splices),
+        )
+        self.binder = Binder(
+            policy=policy,
+            bound=bound,
+            offload=self._offload,
+            listen=self._listen_tcp,
+            sockets_limit=_on_demand_limit(),
+        )
+        self._resolver = Resolver(policy=policy, names=self.names, record=self.record, v6=False)
+        self.binder.v6 = False
+        self._dns = DnsServer(self._resolver, self.binder)
+        self._datagram_sockets: list[socket.socket] = []
+        self._background: asyncio.Task[None] | None = None
+
+    async def run(self, received: tuple[control.Message, ...] = ()) -> None:
+        """Serve until the control socket ends."""
+        control_socket = self._start.control
+        control_socket.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unhandled)
+        loop.add_reader(control_socket.fileno(), self._control_readable)
+        try:
+            for message in received:
+                self._act(message)
+            await self.ended.wait()
+        finally:
+            loop.remove_reader(control_socket.fileno())
+            await self._close()
+
+    def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError):
+            fault = error if isinstance(error, BaseException) else RuntimeError()
+            self.record.internal_error(fault, where=f"event loop: {context.get('message')}")
+
+    def _control_readable(self) -> None:
+        """Act on what the session or the plumber says."""
+        try:
+            message = control.receive(self._start.control)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, KeyError, control.ProtocolError) as error:
+            self.record.internal_error(error, where="control socket")
+            self.ended.set()
+            return
+        self._act(message)
+
+    def _act(self, message: control.Message) -> None:
+        match message:
+            case control.Listen(sockets=sockets):
+                for passed in sockets:
+                    self._listen(passed)
+            case control.Namespace(user=user, network=network):
+                self.binder.bind_in_namespace = _binder_in(user, network)
+            case control.Plumbed():
+                control.send(self._start.control, "ready")
+                self._after_start()
+            case control.Ping():
+                control.send(self._start.control, "pong")
+            case control.Ended():
+                self.ended.set()
+
+    def destination(self, sock: socket.socket) -> tuple[str, int]:
+        """The address and port that the sandbox dialled."""
+        address, port = sock.getsockname()[:2]
+        return str(address), int(port)
+
+    async def _close(self) -> None:
+        """End everything, and write the lines that are owed."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._acceptor.close()
+        except TimeoutError:
+            pass
+        for sock in self._datagram_sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+        for splice in list(self.services.splices):
+            splice.close()
+        self.services.pipes.close()
+        self.record.close()
+
+    def _listen(self, passed: control.Passed) -> None:
+        if passed.family == 6:
+            self._resolver.v6 = self.binder.v6 = True
+        match passed.kind:
+            case "tcp":
+                self._listen_tcp(passed.sock)
+            case "proxy":
+                self._acceptor.add(passed.sock, lambda wire: proxy.serve(self.services, wire))
+            case "dns-tcp":
+                self._acceptor.add(passed.sock, self._dns.serve_tcp)
+            case "dns-udp":
+                self._datagram_sockets.append(passed.sock)
+                self._dns.add(passed.sock)
+            case kind:
+                passed.sock.close()
+                self.record.internal_error(ValueError(), where=f"control socket: kind {kind!r}")
+
+    def _listen_tcp(self, listener: socket.socket) -> None:
+        self._acceptor.add(listener, self._serve_tcp)
+
+    async def _serve_tcp(self, wire: SocketWire) -> None:
+        address, port = self.destination(wire.sock)
+        asked = judge.dialled(self.names.host(address), address, port)
+        await connection.transparent(self.services, wire, asked)
+
+    def _released(self) -> None:
+        self._acceptor.released()
+
+    def _log_failed(self, error: OSError) -> None:
+        text = f"the audit log cannot be written ({error.strerror}): nothing new leaves the sandbox"
+        control.send(self._start.control, "alarm", text)
+
+    def _after_start(self) -> None:
+        sandbox = self._start.plan.get("sandbox")
+        if isinstance(sandbox, dict) and sandbox.get("java") is True:
+            self._background = asyncio.get_running_loop().create_task(self._write_truststore())
+
+    async def _write_truststore(self) -> None:
+        path = os.path.join(self._start.public_directory, "truststore.p12")
+        try:
+            await self._offload.call(
+                lambda: truststore.make(
+                    ca.bundle(self._authority, self._start.host_roots, upstream_ca(self._start.plan)), path
+                )
+            )
+        except Exception as error:  # Java programs then do without; everything else works
+            self.record.internal_error(error, where="Java truststore")
+
+
+def _binder_in(user: int, network: int) -> Bind:
+    def bind(wanted: list[tuple[str, int]]) -> list[socket.socket]:
+        from cloister.network import enter  # starts a program: only where a pattern names a port
+
+        return enter.bind_later(user, network, wanted)
+
+    return bind
+
+
+def _bound(plan: dict[str, object]) -> dict[Host, frozenset[int]]:
+    entries = plan.get("bound", [])
+    if not isinstance(entries, list):
+        raise TypeError('"bound" in the plan is not a list')
+    return {parse_host(entry["host"]): frozenset(entry["ports"]) for entry in entries}
+
+
+def _pins(plan: dict[str, object]) -> dict[str, Pin]:
+    hosts = plan.get("hosts", {})
+    if not isinstance(hosts, dict):
+        raise TypeError('"hosts" in the plan is not an object')
+    return {name: Pin(address=pin["address"], port=pin.get("port")) for name, pin in hosts.items()}
+
+
+def _connections_limit() -> int:
+    """Raise the soft limit on descriptors to the hard one; a connection takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return CONNECTIONS_LIMIT
+    reserved = _RESERVED_DESCRIPTORS + _on_demand_limit()
+    return max(16, min(CONNECTIONS_LIMIT, (hard - reserved) // 2))
+
+
+def _on_demand_limit() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return SOCKETS_LIMIT if hard == resource.RLIM_INFINITY else min(SOCKETS_LIMIT, hard // 8)

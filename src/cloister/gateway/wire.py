@@ -1,0 +1,123 @@
+"""A connection that is still being read by us: a non-blocking socket, and what came that nobody has used yet.
+
+Rule 1: whoever waits here has set a deadline (`asyncio.timeout`); a wire sets none of its own.
+Rule 2: `buffer` never holds more than its reader asked for plus one read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from cloister.errors import UntrustedInputError
+
+READ_BYTES = 64 * 1024
+_LINGER_S = 2.0
+_LINGER_BYTES = 1 << 20
+
+
+class Wire(Protocol):
+    """Either a socket, or TLS over one (`tls.TlsWire`)."""
+
+    buffer: bytearray
+
+    async def more(self) -> bool:
+        """Read once into `buffer`; False at the end of the stream."""
+
+    async def send(self, data: bytes) -> None:
+        """Write all of `data`."""
+
+    async def finish(self) -> None:
+        """Say that no more will be sent, and let the other side read what was."""
+
+
+class SocketWire:
+    """A plain TCP connection. Owns the socket until `detach`."""
+
+    __slots__ = ("_loop", "_owned", "buffer", "sock")
+
+    def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._owned = True
+        self.sock = sock
+        self.buffer = bytearray(early)
+
+    async def more(self) -> bool:
+        data = await self._loop.sock_recv(self.sock, READ_BYTES)
+        self.buffer += data
+        return bool(data)
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self.sock, data)
+
+    async def finish(self) -> None:
+        """Half-close, then read on for a moment: closing with unread bytes resets, which eats the answer."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+            left = _LINGER_BYTES
+            async with asyncio.timeout(_LINGER_S):
+                while left > 0 and await self.more():
+                    left -= len(self.buffer)
+                    self.buffer.clear()
+        except (OSError, TimeoutError):
+            pass  # it was only a courtesy
+
+    def stale(self) -> bool:
+        """True if the other side has closed, or has sent what nobody asked for."""
+        if self.buffer:
+            return True
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def detach(self) -> socket.socket:
+        """Give the socket away; `close` does nothing from now on."""
+        self._owned = False
+        return self.sock
+
+    def close(self) -> None:
+        """Close the socket, unless it was given away."""
+        if self._owned:
+            self.sock.close()
+
+
+def take(wire: Wire, size: int | None = None) -> bytes:
+    """Remove and return the first `size` bytes of the buffer (all of it by default)."""
+    data = bytes(wire.buffer[:size])
+    del wire.buffer[: len(data)]
+    return data
+
+
+async def read_head(wire: Wire, *, limit_bytes: int) -> bytes | None:
+    """The bytes up to and with the first empty line; None if the stream ends before the first byte.
+
+    A head that breaks the rules of `strict.py` so that it might never end is over at once: that judge gets
+    what there is.
+    """
+    searched = 0
+    while (end := wire.buffer.find(b"\r\n\r\n", searched)) < 0:
+        if len(wire.buffer) > limit_bytes:
+            raise UntrustedInputError("the HTTP head is too long")
+        if b"\n\n" in wire.buffer[searched:] or wire.buffer.startswith((b"\n", b"\r\n")):
+            return take(wire)  # bare LF, or a leading empty line: no need to wait for more of it
+        first_end = wire.buffer.find(b"\n")
+        if (
+            first_end >= 0
+            and b" HTTP/" not in wire.buffer[:first_end]
+            and not wire.buffer.startswith(b"HTTP/")
+        ):
+            return take(wire)  # another protocol that begins with a letter, such as SSH
+        searched = max(0, len(wire.buffer) - 3)
+        had = bool(wire.buffer)
+        if not await wire.more():
+            if had:
+                raise UntrustedInputError("the connection ended within an HTTP head")
+            return None
+    if end + 4 > limit_bytes:
+        raise UntrustedInputError("the HTTP head is too long")
+    return take(wire, end + 4)

@@ -1,0 +1,153 @@
+"""Make this process's network namespace exit-less, bind the gateway's sockets in it, hand them over.
+
+Runs in the *plumber*: a forked child of the session that then becomes the sandbox's first program.
+
+Rule 1: the namespace gets loopback and nothing else. There is nothing to configure wrongly.
+Rule 2: every socket listens before the sandbox starts; the backlog keeps what arrives before the gateway is ready.
+Rule 3: a wildcard listener only on the ports that mean the outside world (53, 80, 443). A port that only a rule names
+        is bound on that rule's stand-in addresses, so the sandbox may serve it on 127.0.0.1 itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+
+from cloister.network import standin
+from cloister.system import linux, netlink
+
+WILDCARD_PORTS = (80, 443)
+DNS_PORT = 53
+PROXY_PORT = 3128
+BACKLOG = 4096
+DESCRIPTORS_A_PACKET = 100  # SCM_MAX_FD is 253
+
+_IP_PKTINFO = 8  # Python 3.11 does not name these two
+_IPV6_FREEBIND = 78
+
+# One listening socket as the gateway is told of it: {"kind", "family", "address", "port"}.
+Description = dict[str, str | int]
+
+
+def enter_fresh_namespaces(uid: int, gid: int) -> None:
+    """Unshare user and network namespaces, mapped to uid and gid 0 in the new user namespace.
+
+    `uid` and `gid` are this process's own. OSError EPERM or ENOSPC where the host forbids user namespaces.
+    """
+    linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNET)
+    # user_namespaces(7): without CAP_SETGID outside, setgroups must be denied before gid_map is written.
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"0 {uid} 1")
+    _write("/proc/self/gid_map", f"0 {gid} 1")
+
+
+def plumb(bound: list[tuple[int, list[int]]], gateway: socket.socket) -> None:
+    """Set up the namespace that this process is in and pass its sockets to the gateway.
+
+    `bound` lists (stand-in index, ports) for the ports that only a rule names.
+    """
+    families = configure()
+    sockets: list[tuple[Description, socket.socket]] = []
+    for family in families:
+        sockets += listeners(family, bound)
+    for start in range(0, len(sockets), DESCRIPTORS_A_PACKET):
+        part = sockets[start : start + DESCRIPTORS_A_PACKET]
+        _send(
+            gateway,
+            {"op": "listen", "sockets": [description for description, _ in part]},
+            [listening.fileno() for _, listening in part],
+        )
+    for _, listening in sockets:
+        listening.close()
+    _send_namespaces(gateway)
+    _send(gateway, {"op": "plumbed"}, [])
+
+
+def configure() -> list[int]:
+    """Bring `lo` up and make every address local; returns the address families that there are.
+
+    Engines and kernels may have IPv6 off in a fresh namespace: then its route is refused, and there is no
+    IPv6 to capture either.
+    """
+    netlink.bring_loopback_up()
+    with netlink.Netlink() as link:
+        link.add_address(socket.AF_INET, standin.v4(standin.LOOPBACK_INDEX))
+        link.add_anyip_route(socket.AF_INET)
+        try:
+            link.add_address(socket.AF_INET6, standin.v6(standin.LOOPBACK_INDEX))
+            link.add_anyip_route(socket.AF_INET6)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EINVAL):
+                return [socket.AF_INET]
+            raise
+    return [socket.AF_INET, socket.AF_INET6]
+
+
+def listeners(family: int, bound: list[tuple[int, list[int]]]) -> list[tuple[Description, socket.socket]]:
+    """All sockets of one family, bound and listening."""
+    v6 = family == socket.AF_INET6
+    wildcard, loopback = ("::", "::1") if v6 else ("0.0.0.0", "127.0.0.1")  # noqa: S104 - every address is the gateway's
+    wanted = [("tcp", wildcard, port) for port in WILDCARD_PORTS]
+    wanted += [
+        ("dns-tcp", wildcard, DNS_PORT),
+        ("dns-udp", wildcard, DNS_PORT),
+        ("proxy", loopback, PROXY_PORT),
+    ]
+    for index, ports in bound:
+        address = standin.v6(index) if v6 else standin.v4(index)
+        wanted += [("tcp", address, port) for port in ports]
+    return [
+        (
+            {"kind": kind, "family": 6 if v6 else 4, "address": address, "port": port},
+            bind(kind, address, port),
+        )
+        for kind, address, port in wanted
+    ]
+
+
+def bind(kind: str, address: str, port: int) -> socket.socket:
+    """One non-blocking socket: UDP for "dns-udp", a TCP listener for all else.
+
+    Neither SO_REUSEADDR nor SO_REUSEPORT: a program in the sandbox must not be able to share the port.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    datagram = kind == "dns-udp"
+    result = socket.socket(
+        family, (socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM) | socket.SOCK_CLOEXEC
+    )
+    result.setblocking(False)
+    if family == socket.AF_INET6:
+        result.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # bind(2) looks for an interface's address and does not know AnyIP routes, as it does for IPv4.
+        result.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+    if datagram:
+        # The answer must leave from the address that was asked (ip(7), ipv6(7)).
+        if family == socket.AF_INET6:
+            result.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            result.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    result.bind((address, port))
+    if not datagram:
+        result.listen(BACKLOG)
+    return result
+
+
+def _send_namespaces(gateway: socket.socket) -> None:
+    descriptors = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")]
+    _send(gateway, {"op": "namespace"}, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _send(gateway: socket.socket, message: object, descriptors: list[int]) -> None:
+    socket.send_fds(gateway, [json.dumps(message).encode()], descriptors)
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

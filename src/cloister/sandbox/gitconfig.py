@@ -1,0 +1,145 @@
+"""Read what matters of git's configuration files, without git.
+
+Rule 1: text in, values out. Host `git` is never run in a repository that a sandbox may have written.
+Rule 2: the reading is generous: a setting is found wherever git would find it, and sometimes where not.
+"""
+
+from __future__ import annotations
+
+from cloister.values import dataclass
+
+# Settings whose value is a secret itself.
+SECRET_KEYS = frozenset({"extraheader", "smtppass", "password", "token", "oauthtoken", "pass"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One setting: `[section "subsection"] key = value`. Section and key are lower case."""
+
+    section: str
+    subsection: str
+    key: str
+    value: str
+
+
+def entries(text: str) -> list[Entry]:
+    """List the settings of a configuration file, in order."""
+    found: list[Entry] = []
+    section, subsection = "", ""
+    for line in _logical_lines(text):
+        rest, start = line.strip(), 0
+        while rest.startswith("[", start):
+            end = _section_end(rest, start)
+            section, _, quoted = rest[start + 1 : end].partition('"')
+            subsection = quoted.rpartition('"')[0].replace('\\"', '"').replace("\\\\", "\\")
+            section = section.strip().lower()
+            if not quoted and "." in section:  # the old form: [section.subsection]
+                section, _, subsection = section.partition(".")
+            start = end + 1
+            while rest.startswith((" ", "\t"), start):
+                start += 1
+        rest = rest[start:].strip()
+        if rest and rest[0] not in "#;":
+            key, equals, value = rest.partition("=")
+            found.append(Entry(section, subsection, key.strip().lower(), _value(value) if equals else "true"))
+    return found
+
+
+def identity(text: str) -> str:
+    """The user's name and address alone, as a configuration: what a commit needs, and nothing else of the host's."""
+    found = {
+        entry.key: entry.value
+        for entry in entries(text)
+        if (entry.section, entry.subsection) == ("user", "") and entry.key in ("name", "email")
+    }
+    lines = [
+        '\t{} = "{}"\n'.format(key, value.replace("\\", "\\\\").replace('"', '\\"'))
+        for key, value in sorted(found.items())
+        if value.isprintable()
+    ]
+    return "".join(["[user]\n", *lines]) if lines else ""
+
+
+def redacted(text: str) -> str:
+    """Take credentials out: user information in URLs, and the values of SECRET_KEYS."""
+    lines = []
+    for line in text.split("\n"):
+        key = line.partition("=")[0].strip().lower().rpartition("]")[2].strip()
+        lines.append(
+            "\t# cloister: a credential stood here" if key in SECRET_KEYS else _without_userinfo(line)
+        )
+    return "\n".join(lines)
+
+
+def _without_userinfo(line: str) -> str:
+    start = line.find("://")
+    while start >= 0:
+        start += 3
+        end = start
+        while end < len(line) and line[end] not in "/ \t\"'":
+            end += 1
+        at = line.rfind("@", start, end)
+        scheme = line[: start - 3].lower()
+        if at >= 0 and not scheme.endswith("ssh"):  # git@ is no secret
+            line = line[:start] + line[at + 1 :]
+            end -= at + 1 - start
+        start = line.find("://", end)
+    return line
+
+
+def _section_end(text: str, start: int) -> int:
+    quoted = False
+    for index in range(start, len(text)):
+        if text[index] == '"' and text[index - 1] != "\\":
+            quoted = not quoted
+        elif text[index] == "]" and not quoted:
+            return index
+    return len(text)
+
+
+def _logical_lines(text: str) -> list[str]:
+    joined: list[str] = []
+    pending: list[str] = []
+    quoted = False
+    for line in text.split("\n"):
+        bare = line.rstrip("\r")
+        if bare.endswith("\\"):
+            continues, quoted = _continues(bare, quoted)
+            if continues:
+                pending.append(bare[:-1])
+                continue
+        joined.append("".join(pending) + bare)
+        pending, quoted = [], False
+    return [*joined, "".join(pending)] if pending else joined
+
+
+def _continues(line: str, quoted: bool) -> tuple[bool, bool]:
+    """Tell whether a line's last backslash joins the next one to it, which it does not in a comment."""
+    escaped = False
+    for character in line:
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == '"':
+            quoted = not quoted
+        elif character in "#;" and not quoted:
+            return False, False
+    return escaped, quoted
+
+
+def _value(raw: str) -> str:
+    value, quoted, escaped = "", False, False
+    for character in raw.strip():
+        if escaped:
+            value += {"n": "\n", "t": "\t", "b": "\b"}.get(character, character)
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == '"':
+            quoted = not quoted
+        elif character in "#;" and not quoted:
+            break
+        else:
+            value += character
+    return value.strip()

@@ -1,0 +1,169 @@
+"""Records of live sandboxes: what exists because of them, so that a later command can remove it.
+
+Rule 1: written before anything is created, removed after everything else is gone.
+Rule 2: a process is named by pid *and* start time: pids are used again.
+Rule 3: what uses it (session/cleanup.py) is idempotent; it may be killed at any point and run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+from cloister.system import files
+from cloister.values import dataclass, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
+    class Changes(TypedDict, total=False):
+        """The fields of a record that become known as a sandbox starts."""
+
+        others: tuple[Process, ...]
+        cgroup: str
+        nested: tuple[str, ...]
+        launched: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process for the life of the host: pid and start time (clock ticks after boot, proc(5))."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One sandbox that is, or was, alive."""
+
+    sandbox_id: str
+    workspace: str
+    session: Process
+    others: tuple[Process, ...] = ()  # gateway, plumber/bwrap
+    cgroup: str = ""
+    public_directory: str = ""
+    nested: tuple[
+        str, ...
+    ] = ()  # what the host would execute and that was there at start (sandbox/quarantine.py)
+    launched: bool = False  # whether an agent may have run
+
+
+class Kept:
+    """A record and its file, changed together."""
+
+    def __init__(self, directory: str, record: Record) -> None:
+        self.record = record
+        self._directory = directory
+        write(directory, record)
+
+    def update(self, **changes: Unpack[Changes]) -> None:
+        """Change fields of the record, on disk too."""
+        self.record = replace(self.record, **changes)
+        write(self._directory, self.record)
+
+
+def identify(pid: int) -> Process | None:
+    """The identity of a running process; None if it is gone (or a zombie)."""
+    stat = files.read(f"/proc/{pid}/stat") if os.path.exists(f"/proc/{pid}") else None
+    if not stat:
+        return None
+    # The command's name may hold spaces and parentheses: fields count from the last ")".
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else Process(pid=pid, started=int(fields[19]))
+
+
+def alive(process: Process) -> bool:
+    """Whether that very process still runs."""
+    try:
+        return identify(process.pid) == process
+    except (OSError, ValueError):
+        return False
+
+
+def write(directory: str, record: Record) -> None:
+    """Store or replace a record."""
+    content = {
+        "sandbox": record.sandbox_id,
+        "workspace": record.workspace,
+        "session": [record.session.pid, record.session.started],
+        "others": [[process.pid, process.started] for process in record.others],
+        "cgroup": record.cgroup,
+        "public_directory": record.public_directory,
+        "nested": list(record.nested),
+        "launched": record.launched,
+    }
+    files.write_atomic(_path(directory, record.sandbox_id), json.dumps(content).encode())
+
+
+def remove(directory: str, sandbox_id: str) -> None:
+    """Forget a sandbox. Idempotent."""
+    files.remove(_path(directory, sandbox_id))
+
+
+def any_record(directory: str) -> bool:
+    """Whether there is anything to look at; a listing is all that a start pays for it."""
+    try:
+        return any(name.endswith(".json") for name in os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def exists(directory: str, sandbox_id: str) -> bool:
+    """Whether a sandbox is still recorded."""
+    return os.path.exists(_path(directory, sandbox_id))
+
+
+def records(directory: str) -> Iterator[Record]:
+    """All records; one that cannot be read is removed (it is ours, and written atomically: never half)."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in sorted(names):
+        if not name.endswith(".json"):
+            continue
+        content = files.read(os.path.join(directory, name))
+        if content is None:
+            continue
+        try:
+            data = json.loads(content)
+            yield Record(
+                sandbox_id=data["sandbox"],
+                workspace=data["workspace"],
+                session=_process(data["session"]),
+                others=tuple(_process(one) for one in data["others"]),
+                cgroup=data["cgroup"],
+                public_directory=data["public_directory"],
+                nested=tuple(data.get("nested", ())),
+                launched=bool(data.get("launched", True)),
+            )
+        except (ValueError, KeyError, TypeError):
+            files.remove(os.path.join(directory, name))
+
+
+def kill(process: Process) -> None:
+    """SIGKILL that very process, never another one that got its pid."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        if alive(process):  # checked after the pidfd holds the pid
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _process(pair: list[int]) -> Process:
+    pid, started = pair
+    return Process(pid=pid, started=started)
+
+
+def _path(directory: str, sandbox_id: str) -> str:
+    return os.path.join(directory, f"{sandbox_id}.json")

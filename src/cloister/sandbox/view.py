@@ -1,0 +1,248 @@
+"""Put together what a sandbox sees.
+
+Rule 1: nothing of the host is visible that is not named here: /usr, parts of /etc, tools on PATH, the private
+home, the workspace.
+Rule 2: order is meaning: home, tools, workspace, then what takes away from the workspace.
+Rule 3: small files are copied rather than bound: a bind costs bubblewrap 0.15 ms, and more with every one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cloister.sandbox import environment, gitconfig, private_home, toolchains
+from cloister.sandbox.spec import (
+    Bind,
+    CaBundle,
+    Data,
+    Dev,
+    Directory,
+    Limits,
+    MaskDirectory,
+    MaskFile,
+    Proc,
+    SandboxSpec,
+    Symlink,
+    Tmpfs,
+)
+from cloister.sandbox.workspace import contains
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloister.sandbox.facts import Facts
+    from cloister.sandbox.protect import Protection
+    from cloister.sandbox.spec import Mount
+
+HOSTNAME = "cloister"
+PUBLIC = "/run/cloister"
+ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+
+# Files of /etc that are the same for every user of the host and hold no secret.
+ETC_FILES = (
+    "ld.so.cache", "ld.so.conf", "localtime", "timezone", "os-release", "debian_version", "lsb-release",
+    "redhat-release", "alpine-release", "mime.types", "protocols", "services", "inputrc", "bash.bashrc",
+    "locale.alias", "locale.conf", "magic", "magic.mime", "login.defs", "ssl/openssl.cnf",
+)  # fmt: skip
+ETC_DIRECTORIES = ("alternatives", "fonts", "ssl/certs", "pki/ca-trust/extracted", "crypto-policies")
+ETC_PREFIXES = ("java", "php", "ImageMagick", "texmf", "maven")
+MAX_COPY_BYTES = 1 << 20
+
+PROFILE = """\
+# cloister: a login shell keeps the PATH that it was given.
+[ -n "${PS1-}" ] && [ -n "${BASH-}" ] && [ -f /etc/bash.bashrc ] && . /etc/bash.bashrc
+true
+"""
+NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n"
+NSSWITCH += "protocols: files\nservices: files\nrpc: files\n"
+RESOLV = "nameserver 127.0.0.1\noptions edns0 timeout:2 attempts:2\n"
+BUNDLE_LINKS = ("/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
+def build(
+    *,
+    plan: Mapping[str, object],
+    facts: Facts,
+    scan: Protection,
+    sandbox_id: str,
+    command: tuple[str, ...],
+    cwd: str,
+    public_directory: str,
+    home_directory: str,
+    trust_store: bool = False,
+) -> SandboxSpec:
+    """Build the spec of one sandbox, and make the mount points in its private home.
+
+    `trust_store`: the public directory holds truststore.p12.
+    """
+    settings = Settings(plan)
+    workspace = scan.workspace
+    tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
+    mounts: list[Mount] = [
+        *_system(),
+        *_etc(facts, sandbox_id),
+        Tmpfs("/tmp", None, 0o1777),  # noqa: S108
+        Directory("/var"),
+        Tmpfs("/var/tmp", None, 0o1777),  # noqa: S108
+        Symlink("/var/run", "../run"),
+        Symlink("/var/lock", "../run/lock"),
+        Bind("/var/lib/dpkg", "/var/lib/dpkg", optional=True),  # `dpkg -l`, `dpkg -S`
+        Tmpfs("/run", None, 0o755),
+        Directory("/run/lock", 0o1777),
+        Directory(f"/run/user/{facts.uid}", 0o700),
+        Bind(public_directory, PUBLIC),
+        Bind(home_directory, facts.home, writable=True),
+        *(Bind(path, path) for path in tools.binds),
+        *(Bind(path, path) for path in settings.read_only),
+        Bind(workspace, workspace, writable=True),
+        *_taken_away(scan),
+    ]
+    below = f"{facts.home}/"
+    private_home.prepare(
+        home_directory,
+        (
+            (mount.target[len(below) :], os.path.isdir(mount.source))
+            for mount in mounts
+            if isinstance(mount, Bind)
+            and mount.target.startswith(below)
+            and (mount.target == workspace or not contains(workspace, mount.target))
+        ),
+    )
+    return SandboxSpec(
+        id=sandbox_id,
+        hostname=HOSTNAME,
+        user_name=facts.user_name,
+        uid=facts.uid,
+        gid=facts.gid,
+        home=facts.home,
+        workspace=workspace,
+        cwd=cwd if contains(workspace, cwd) else workspace,
+        command=command,
+        environment=environment.variables(
+            facts=facts,
+            toolchains=tools,
+            sandbox_id=sandbox_id,
+            passed=settings.pass_environment,
+            chosen=settings.environment,
+            trust_store=trust_store,
+        ),
+        mounts=tuple(mounts),
+        limits=settings.limits,
+    )
+
+
+class Settings:
+    """The plan's `sandbox` object, with the defaults of what it leaves out."""
+
+    def __init__(self, plan: Mapping[str, object]) -> None:
+        found = plan.get("sandbox")
+        self._values: Mapping[str, object] = found if isinstance(found, dict) else {}
+        self.pass_environment = self.texts("pass_environment")
+        self.read_only = self.texts("read_only")
+        chosen = self._values.get("environment")
+        self.environment = {str(k): str(v) for k, v in chosen.items()} if isinstance(chosen, dict) else {}
+        self.limits = Limits(
+            memory_bytes=self._integer("memory_bytes"),
+            cpus=float(cpus) if isinstance(cpus := self._values.get("cpus"), int | float) else None,
+            pids=self._integer("pids"),
+        )
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Read a list of texts; an absent one is empty."""
+        value = self._values.get(key)
+        return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+    def _integer(self, key: str) -> int | None:
+        value = self._values.get(key)
+        return value if isinstance(value, int) else None
+
+
+def _system() -> Iterator[Mount]:
+    yield Bind("/usr", "/usr")
+    for path in ROOT_LINKS:
+        if os.path.islink(path):
+            yield Symlink(path, os.readlink(path))
+        elif os.path.isdir(path):
+            yield Bind(path, path)
+    yield Proc("/proc")
+    yield Dev("/dev")
+    yield Tmpfs("/dev/shm", None, 0o1777)  # noqa: S108
+
+
+def _etc(facts: Facts, sandbox_id: str) -> Iterator[Mount]:
+    yield Directory("/etc")  # parents that bubblewrap makes by itself have mode 0700
+    for name in ETC_DIRECTORIES:
+        if os.path.isdir(f"/etc/{name}"):
+            yield Bind(f"/etc/{name}", f"/etc/{name}", optional=True)
+    for name in sorted(os.listdir("/etc")):
+        if name.startswith(ETC_PREFIXES) and os.path.isdir(f"/etc/{name}"):
+            yield Bind(f"/etc/{name}", f"/etc/{name}", optional=True)
+    for name in ETC_FILES:
+        yield from _same_as_host(f"/etc/{name}")
+    yield Symlink("/etc/mtab", "/proc/self/mounts")
+    user, uid, gid = facts.user_name, facts.uid, facts.gid
+    shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+    texts = {
+        "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\n{user}:x:{uid}:{gid}::{facts.home}:{shell}\n"
+        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        "group": f"root:x:0:\n{user}:x:{gid}:\nnogroup:x:65534:\n",
+        "hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback {HOSTNAME}\n",
+        "resolv.conf": RESOLV,
+        "nsswitch.conf": NSSWITCH,
+        "hostname": f"{HOSTNAME}\n",
+        "machine-id": f"{(sandbox_id.encode().hex() + '0' * 32)[:32]}\n",
+        "profile": PROFILE,
+        "host.conf": "multi on\n",
+        "shells": "/bin/sh\n/bin/bash\n/usr/bin/sh\n/usr/bin/bash\n",
+    }
+    for name, text in texts.items():
+        yield Data(f"/etc/{name}", text.encode())
+    identity = gitconfig.identity(
+        _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
+    )
+    if identity:
+        yield Data("/etc/gitconfig", identity.encode())
+    yield CaBundle(environment.CA_BUNDLE)
+    for link in BUNDLE_LINKS:
+        yield Symlink(link, environment.CA_BUNDLE)
+
+
+def _text(path: str) -> str:
+    """The start of a file of the user's, with a line's end; empty if there is none."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return file.read(MAX_COPY_BYTES).decode(errors="replace") + "\n"
+    except OSError:
+        return ""
+
+
+def _same_as_host(path: str) -> Iterator[Mount]:
+    """Show a file of /etc as the host has it: a link into /usr as a link, a small file as a copy."""
+    if os.path.islink(path):
+        to = os.readlink(path)
+        if contains("/usr", os.path.normpath(os.path.join(os.path.dirname(path), to))):
+            yield Symlink(path, to)
+            return
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_COPY_BYTES + 1)
+    except OSError:
+        return  # absent here, or not for this user
+    if len(content) <= MAX_COPY_BYTES:
+        yield Data(path, content)
+    else:
+        yield Bind(path, path, optional=True)
+
+
+def _taken_away(scan: Protection) -> list[Mount]:
+    """Order by path, so that what lies in a directory comes after it."""
+    found: dict[str, Mount] = {path: Bind(path, path, writable=True) for path in scan.parents}
+    found |= {path: Bind(path, path) for path in scan.read_only}
+    found |= {path: Data(path, content) for path, content in scan.redacted}
+    found |= {path: MaskFile(path) for path in scan.masked_files}
+    found |= {path: MaskDirectory(path) for path in scan.masked_directories}
+    for placeholder in scan.placeholders:
+        path = placeholder.path
+        found[path] = MaskDirectory(path) if placeholder.content is None else Bind(path, path)
+    return [found[path] for path in sorted(found, key=lambda path: path.split("/"))]

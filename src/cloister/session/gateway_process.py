@@ -1,0 +1,151 @@
+"""The session's end of the gateway, which is a process of its own (`gateway_child.py`).
+
+Rule 1: it lives as long as the control socket is open at this end: see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from cloister.errors import GatewayError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.sandbox.plan import Plan
+
+_STOP_TIMEOUT_S = 2.0
+_PINGS_TO_ALARM = 3
+PACKET_BYTES = 1 << 16
+
+
+class Gateway:
+    """A forked gateway: its pid, our end of its control socket, the read end of its CA bundle.
+
+    `ready` once it has said that it serves; `failure` if it has said why it does not.
+    """
+
+    def __init__(self, pid: int, control: int, ca_bundle: int) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.control = socket.socket(fileno=control)
+        self.ca_bundle = ca_bundle
+        self.ready = False
+        self._unanswered = 0
+        self.failure = ""
+
+    def begin(
+        self, *, sandbox_id: str, plan: Plan, audit_path: str, public_directory: str, host_roots: str | None
+    ) -> None:
+        """Say what to serve. It announces itself with {"op": "ready"} once it does. GatewayError if it is dead."""
+        try:
+            self._send_orders(sandbox_id, plan, audit_path, public_directory, host_roots)
+        except OSError as error:
+            raise self.died("it ended before it served") from error
+
+    def died(self, what: str) -> GatewayError:
+        """The error that says why: in the gateway's own words if it left any."""
+        self.read(lambda _: None)
+        return GatewayError(
+            "the gateway could not start, and without it there is no sandbox",
+            details=self.failure or what,
+            resolution="CLOISTER_DEBUG=1 shows more",
+        )
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return _wait(self.pidfd, 0)
+
+    def _send_orders(
+        self, sandbox_id: str, plan: Plan, audit_path: str, public_directory: str, host_roots: str | None
+    ) -> None:
+        import json
+
+        upstream = plan.get("upstream_ca")
+        paths = [public_directory, host_roots or "", *(upstream if isinstance(upstream, list) else [])]
+        self.control.send(os.fsencode("\0".join(paths)))
+        message = {"sandbox": sandbox_id, "audit": audit_path}
+        descriptor = os.memfd_create("cloister-plan", os.MFD_CLOEXEC)  # a plan may be larger than a packet
+        with open(descriptor, "wb") as file:
+            file.write(json.dumps(plan).encode())
+            file.flush()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            socket.send_fds(self.control, [json.dumps(message).encode()], [descriptor])
+
+    def ping(self, tell: Callable[[str], None]) -> None:
+        """Ask whether the gateway still serves; tell once if it has not for a while."""
+        self._unanswered += 1
+        if self._unanswered == _PINGS_TO_ALARM:
+            tell("ALARM: the gateway does not answer; nothing leaves the sandbox until it does")
+        with suppress(OSError):
+            self.control.send(b'{"op": "ping"}', socket.MSG_DONTWAIT)
+
+    def read(self, tell: Callable[[str], None]) -> bool:
+        """Take one message of the gateway, if there is one; False at its end."""
+        try:
+            packet = self.control.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except (
+            ConnectionResetError
+        ):  # it ended with a packet of ours unread; what it said before may still be here
+            try:
+                packet = self.control.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+            except OSError:
+                return False
+        if not packet:
+            return False
+        import json  # deferred, here and below: it would delay the fork
+
+        message = json.loads(packet)
+        match message["op"]:
+            case "ready":
+                self.ready = True
+            case "pong":
+                if self._unanswered >= _PINGS_TO_ALARM:
+                    tell("the gateway answers again")
+                self._unanswered = 0
+            case "failed":
+                self.failure = message["text"]
+            case "alarm":
+                tell(f"ALARM: {message['text']}")
+        return True
+
+
+def dismiss(gateway: Gateway) -> None:
+    """Tell the gateway to end: one that never served has nothing to write down and is killed. Idempotent."""
+    if gateway.control.fileno() < 0:
+        return
+    gateway.read(lambda _: None)
+    gateway.control.close()
+    if not gateway.ready:
+        _kill(gateway)
+
+
+def stop(gateway: Gateway) -> None:
+    """End the gateway, with time to write its last audit lines, and wait for that. Idempotent."""
+    dismiss(gateway)
+    if gateway.pidfd < 0:
+        return
+    if gateway.ready and not _wait(gateway.pidfd, _STOP_TIMEOUT_S):
+        _kill(gateway)
+    with suppress(ChildProcessError):
+        os.waitpid(gateway.pid, 0)
+    os.close(gateway.pidfd)
+    gateway.pidfd = -1
+
+
+def _kill(gateway: Gateway) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(gateway.pidfd, signal.SIGKILL)
+
+
+def _wait(pidfd: int, timeout_s: float) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))

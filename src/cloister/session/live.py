@@ -1,0 +1,186 @@
+"""The second half of a start, and the wait: what runs while the gateway is already loading."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from cloister.audit.log import AuditLog, Event
+from cloister.config import directories
+from cloister.config.directories import Project
+from cloister.errors import CloisterError, HostError
+from cloister.network import standin
+from cloister.runtimes import embedded, mount_check, seccomp
+from cloister.runtimes.bwrap_argv import BwrapFeatures
+from cloister.sandbox import placeholders, registry, scan, view, workspace
+from cloister.sandbox.facts import Bubblewrap, Facts
+from cloister.sandbox.plan import Plan
+from cloister.sandbox.protect import Protection
+from cloister.sandbox.spec import SandboxSpec
+from cloister.session.gateway_process import Gateway
+from cloister.session.terminal import Terminal
+from cloister.session.wait import Waiter
+from cloister.system import cgroup, files
+from cloister.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What the first half has found out and made."""
+
+    project: Project
+    plan: Plan
+    facts: Facts
+    bubblewrap: Bubblewrap
+    state_directory: str
+    public_directory: str
+    command: tuple[str, ...]
+    cwd: str
+    gateway: Gateway
+    kept: registry.Kept
+    tell: Callable[[str], None]
+
+
+def run(start: Start) -> int:
+    """Start the sandbox and wait for its end; returns the command's exit code."""
+    project, kept, gateway = start.project, start.kept, start.gateway
+    sandbox_id = kept.record.sandbox_id
+    waiter = Waiter(start.tell, lambda init: kept.update(others=(*kept.record.others, *_processes(init))))
+    held = _has_sibling(start)
+    group = _limit(start, sandbox_id)
+    found_workspace = os.stat(project.workspace)
+    found = _scan(start)
+    kept.update(
+        others=_processes(gateway.pid),
+        cgroup=group.directory if group is not None else "",
+        nested=tuple(sorted(found.nested)),
+        launched=True,
+    )
+    spec = view.build(
+        plan=start.plan,
+        facts=start.facts,
+        scan=found,
+        sandbox_id=sandbox_id,
+        command=start.command,
+        cwd=start.cwd,
+        public_directory=start.public_directory,
+        home_directory=project.home,
+        trust_store=start.facts.has_java,
+    )
+    placeholders.acquire(project.shared, sandbox_id, found.placeholders)
+    audit = AuditLog(project.audit, sandbox_id)
+    audit.write(Event(kind="start"))
+    if audit.failure is not None:  # docs/adr/0040: what is not written down does not happen
+        raise HostError(
+            f"the audit log {project.audit!r} cannot be written: {audit.failure.strerror}",
+            resolution="make room, or see who owns that directory",
+        )
+    with Terminal():
+        try:
+            running = embedded.launch(
+                spec,
+                embedded.Launch(
+                    bwrap=start.bubblewrap.path,
+                    features=BwrapFeatures.of_version(start.bubblewrap.version),
+                    seccomp_file=seccomp.filter_file(start.state_directory),
+                    ca_bundle=gateway.ca_bundle,
+                    empty_file=os.path.join(start.public_directory, "empty"),
+                    rlimits=group is None,
+                    group=group,
+                    held=held,
+                    gateway=gateway.control,
+                    bound=_bound(start.plan),
+                ),
+            )
+        except HostError as error:
+            if gateway.has_ended():  # the plumber could not pass the sockets on
+                raise gateway.died(error.details) from error
+            raise
+        try:
+            os.close(gateway.ca_bundle)
+            kept.update(others=_processes(gateway.pid, running.pid))
+            if held:
+                _release(spec, running, waiter, found_workspace)
+            code = waiter.wait(running, gateway)
+        except BaseException:
+            # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
+            waiter.kill(running)
+            raise
+    audit.write(Event(kind="end", status=code))
+    return code
+
+
+def _has_sibling(start: Start) -> bool:
+    """Whether a live sandbox writes in this workspace, or around it: it could exchange directories while we mount."""
+    mine = start.project.workspace
+    return any(
+        record.sandbox_id != start.kept.record.sandbox_id
+        and (workspace.contains(record.workspace, mine) or workspace.contains(mine, record.workspace))
+        and registry.alive(record.session)
+        for runs in directories.all_runs(start.state_directory)
+        for record in registry.records(runs)
+    )
+
+
+def _release(
+    spec: SandboxSpec, running: embedded.Running, waiter: Waiter, found_workspace: os.stat_result
+) -> None:
+    """Let the command start if every mount lies where it should, in the workspace that was looked at."""
+    init = waiter.init(running)
+    if running.ready is None or running.go is None or init is None or not os.read(running.ready, 1):
+        return  # bubblewrap has failed; the wait tells why
+    wrong = mount_check.misplaced(spec, files.read_text(f"/proc/{init}/mountinfo") or "")
+    inside, outside = os.stat(f"/proc/{init}/root{spec.workspace}"), found_workspace
+    if (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino):
+        wrong = (spec.workspace,)
+    if wrong:
+        waiter.kill(running)
+        raise CloisterError(
+            f"{wrong[0]!r} changed while the sandbox was being made",
+            details="another sandbox of this workspace is alive and exchanged a directory",
+            resolution="stop the other sandbox, and start this one again",
+        )
+    os.write(running.go, b"go\n")
+    os.close(running.ready)
+    os.close(running.go)
+
+
+def _scan(start: Start) -> Protection:
+    settings = view.Settings(start.plan)
+    found = scan.scan(
+        start.project.workspace,
+        home=start.facts.home,
+        protected=settings.texts("protect"),
+        unmask=settings.texts("unmask"),
+    )
+    for note in found.notes:
+        start.tell(note)
+    return found
+
+
+def _limit(start: Start, sandbox_id: str) -> cgroup.Group | None:
+    """A cgroup that holds all three limits, or None: then rlimits hold what they can."""
+    where = cgroup.delegation(files.read_text("/proc/self/cgroup") or "")
+    limits = view.Settings(start.plan).limits
+    group = None
+    if where.controllers.issuperset(cgroup.CONTROLLERS):
+        group = cgroup.create(
+            where, sandbox_id, memory_bytes=limits.memory_bytes, cpus=limits.cpus, pids=limits.pids
+        )
+    if group is None and limits.cpus not in (None, cgroup.DEFAULT_CPUS):
+        start.tell(
+            f"no cgroup is delegated here, so the limit of {limits.cpus:g} CPUs does not hold (cloister doctor)"
+        )
+    return group
+
+
+def _bound(plan: Plan) -> list[tuple[int, list[int]]]:
+    """The stand-in indexes and ports that the plumber binds at start (docs/architecture.md)."""
+    entries = plan["bound"]
+    if not isinstance(entries, list):
+        raise CloisterError("the stored plan is damaged", resolution="run: cloister policy show")
+    return [(standin.FIRST_INDEX + index, list(entry["ports"])) for index, entry in enumerate(entries)]
+
+
+def _processes(*pids: int) -> tuple[registry.Process, ...]:
+    return tuple(process for pid in pids if (process := registry.identify(pid)) is not None)

@@ -1,0 +1,127 @@
+"""The first half of a start: find and check everything, then record what is about to exist.
+
+Rule 1: nothing is created on disk before the workspace, the configuration and the host's tools have been checked.
+Rule 2: everything that is created is on one ExitStack; what a `kill -9` leaves is in the record, for the next command.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+from cloister.config import directories
+from cloister.errors import CloisterError
+from cloister.sandbox import facts as host_facts
+from cloister.sandbox import plan as plans
+from cloister.sandbox import registry, workspace
+from cloister.session import gateway_process
+from cloister.system import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.config.directories import Project
+    from cloister.session.gateway_process import Gateway
+    from cloister.session.run import RunOptions
+
+
+def run(
+    options: RunOptions, environ: Mapping[str, str], tell: Callable[[str], None], gateway: Gateway
+) -> int:
+    """As `session.run.run`, with the gateway already loading."""
+    facts = host_facts.look(environ)
+    start = _start_directory(options)
+    place = workspace.find(start, facts.home)
+    workspace.check(place, facts.home, environ)
+    project = directories.project(place, environ)
+    state = directories.state_directory(environ)
+    clean_up(state, tell)
+    plan = _plan(project, environ, options)
+    bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
+    for directory in (project.runs, project.home, os.path.dirname(project.audit)):
+        files.make_private_directory(directory)
+    sandbox_id = f"{project.id}-{os.urandom(3).hex()}"
+    me = registry.identify(os.getpid())
+    if me is None:
+        raise CloisterError("/proc is not mounted on this host, and cloister needs it")
+    public = os.path.join(project.runs, sandbox_id)
+    record = registry.Record(
+        sandbox_id=sandbox_id, workspace=project.workspace, session=me, public_directory=public
+    )
+    with ExitStack() as stack:
+        kept = registry.Kept(project.runs, record)
+        stack.callback(_finish, project, kept, gateway, tell)
+        stack.callback(gateway_process.dismiss, gateway)
+        os.mkdir(public, 0o755)
+        files.write_atomic(os.path.join(public, "empty"), b"", mode=0o444)
+        gateway.begin(
+            sandbox_id=sandbox_id,
+            plan=_with_facts(plan, facts),
+            audit_path=project.audit,
+            public_directory=public,
+            host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
+        )
+        from cloister.session import live  # deferred: loads while the gateway does
+
+        return live.run(
+            live.Start(
+                project=project,
+                plan=plan,
+                facts=facts,
+                bubblewrap=bubblewrap,
+                state_directory=state,
+                public_directory=public,
+                command=options.command,
+                cwd=start,
+                gateway=gateway,
+                kept=kept,
+                tell=tell,
+            )
+        )
+
+
+def clean_up(state_directory: str, tell: Callable[[str], None]) -> None:
+    """Remove what killed sessions have left, of every project. Costs a listing if there is nothing."""
+    if any(registry.any_record(runs) for runs in directories.all_runs(state_directory)):
+        from cloister.session import cleanup  # deferred: seldom there is anything to clean
+
+        cleanup.sweep_all(state_directory, tell)
+
+
+def _finish(project: Project, kept: registry.Kept, gateway: Gateway, tell: Callable[[str], None]) -> None:
+    from cloister.session import cleanup
+
+    cleanup.finish(project, kept.record, tell, before_forgetting=lambda: gateway_process.stop(gateway))
+
+
+def _with_facts(plan: plans.Plan, facts: host_facts.Facts) -> plans.Plan:
+    """The gateway makes a trust store in Java's own format if there is a JVM that would need it."""
+    sandbox = plan["sandbox"]
+    return {**plan, "sandbox": {**sandbox, "java": facts.has_java}} if isinstance(sandbox, dict) else plan
+
+
+def _start_directory(options: RunOptions) -> str:
+    if options.directory is not None:
+        return os.path.realpath(options.directory)
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise CloisterError(
+            "the current directory does not exist any more",
+            resolution="cd into a project, or name one with -C DIR",
+        ) from error
+
+
+def _plan(project: Project, environ: Mapping[str, str], options: RunOptions) -> plans.Plan:
+    if options.overrides is None:
+        sources = {directories.user_file(environ), project.file, project.adopted}
+        stored = plans.load_current(project.plan, sources)
+        if stored is not None:
+            return stored
+    from cloister.session.compile_apart import compile_apart  # off the hot path
+
+    plan = compile_apart(project.workspace, environ, options.overrides)
+    if options.overrides is None:
+        files.make_private_directory(project.state)
+        plans.store(project.plan, plan)
+    return plan

@@ -1,0 +1,170 @@
+"""Wait for the sandbox's command; pass signals on; notice when the gateway dies first.
+
+Rule 1: a signal that this process gets alone (`kill`, `timeout`) is forwarded to the command; one from the terminal has
+        reached it already, being in the foreground process group, and is only survived here.
+Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from cloister.errors import GatewayError, HostError
+from cloister.runtimes.embedded import Running
+from cloister.session.gateway_process import Gateway
+
+FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+PING_INTERVAL_MS = 4000
+_RETRY_MS = 10
+_END_TIMEOUT_MS = 5000
+_REPORT_TIMEOUT_MS = 3000
+_FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
+
+
+class Waiter:
+    """Waits once. Signals are handled from construction on, so that none is lost while the sandbox starts."""
+
+    def __init__(self, tell: Callable[[str], None], on_init: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._on_init = on_init
+        self._init: int | None = None  # host pid of the sandbox's pid 1
+        self._init_pidfd: int | None = None
+        self._pending: list[int] = []
+        self._report = b""
+        for number in FORWARDED:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) stays in force
+                signal.signal(number, self._on_signal)
+
+    def wait(self, running: Running, gateway: Gateway) -> int:
+        """Block until the sandbox has ended; returns its exit code. GatewayError if the gateway ended first."""
+        process = os.pidfd_open(running.pid)
+        poll = select.poll()
+        for descriptor in (process, running.status, gateway.pidfd, gateway.control.fileno()):
+            poll.register(descriptor, select.POLLIN)
+        try:
+            while True:
+                self._forward_pending()
+                wait_ms = _RETRY_MS if self._pending else PING_INTERVAL_MS
+                ready = {descriptor for descriptor, _ in poll.poll(wait_ms)}
+                if not ready and not self._pending:
+                    gateway.ping(self._tell)
+                if running.status in ready and not self._read_report(running.status):
+                    poll.unregister(running.status)
+                if gateway.control.fileno() in ready and not gateway.read(self._tell):
+                    poll.unregister(gateway.control.fileno())
+                if process in ready:
+                    break
+                if gateway.pidfd in ready or gateway.failure:
+                    self._gateway_died(gateway)
+        finally:
+            os.close(process)
+        _, status = os.waitpid(running.pid, 0)
+        while self._read_report(running.status):
+            continue
+        os.close(running.status)
+        return self._code(status)
+
+    def _code(self, status: int) -> int:
+        code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            return 128 - code  # bubblewrap itself was killed
+        if code != 0 and b'"exit-code"' not in self._report:
+            raise HostError(
+                "bubblewrap could not make the sandbox; its message stands above",
+                resolution="run: cloister doctor",
+            )
+        return code
+
+    def init(self, running: Running) -> int | None:
+        """Wait until the sandbox's pid 1 exists: its pid on the host; None if bubblewrap ended without one."""
+        while self._init is None and self._read_report(running.status):
+            continue
+        return self._init
+
+    def kill(self, running: Running) -> None:
+        """End the sandbox, and wait until nothing of it runs.
+
+        Its pid 1 is killed by name: a program in it could have undone its PR_SET_PDEATHSIG. It ends last of its pid
+        namespace, so its end is everybody's.
+        """
+        # bubblewrap reports its child before it lets it run: killed in between, it would leave one that waits for ever.
+        if self._init_pidfd is None and _readable(running.status, _REPORT_TIMEOUT_MS):
+            with suppress(OSError):  # of `on_init`: the disk may be full
+                self._read_report(running.status)
+        with suppress(ProcessLookupError):
+            if self._init_pidfd is not None:
+                signal.pidfd_send_signal(self._init_pidfd, signal.SIGKILL)
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(running.pid, signal.SIGKILL)
+            os.waitpid(running.pid, 0)
+        if self._init_pidfd is not None:
+            _readable(self._init_pidfd, _END_TIMEOUT_MS)
+
+    def _gateway_died(self, gateway: Gateway) -> None:
+        gateway.read(self._tell)
+        if gateway.failure and not gateway.ready:
+            raise gateway.died("it ended before it served")
+        raise GatewayError(
+            "the gateway ended, so the sandbox was stopped: without it nothing may leave",
+            details=gateway.failure,
+            resolution="start it again; `cloister logs` shows what happened before",
+        )
+
+    def _read_report(self, descriptor: int) -> bool:
+        part = os.read(descriptor, 4096)
+        self._report += part
+        if self._init is None and b"\n" in self._report:
+            first = json.loads(self._report.split(b"\n", 1)[0])
+            init = int(first["child-pid"])
+            self._init = init
+            with suppress(ProcessLookupError):
+                self._init_pidfd = os.pidfd_open(init)
+            self._on_init(init)
+        return bool(part)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number in _FROM_TERMINAL and _in_foreground():
+            return  # the command has got it from the terminal
+        self._pending.append(number)
+        self._forward_pending()
+
+    def _forward_pending(self) -> None:
+        """Send signals on to the command, once there is one."""
+        while self._pending and self._forward(self._pending[0]):
+            self._pending.pop(0)
+
+    def _forward(self, number: int) -> bool:
+        """Send a signal to the command: the child of the sandbox's pid 1, which itself ignores signals."""
+        if self._init is None:
+            return False
+        try:
+            with open(f"/proc/{self._init}/task/{self._init}/children", encoding="ascii") as file:
+                children = file.read().split()
+            if not children:
+                return False  # bubblewrap is still making the sandbox
+            os.kill(int(children[0]), number)
+        except (OSError, ValueError):
+            return True  # it has ended; poll tells
+        return True
+
+
+def _readable(descriptor: int, timeout_ms: int = 0) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_ms))
+
+
+def _in_foreground() -> bool:
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

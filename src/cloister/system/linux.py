@@ -1,0 +1,120 @@
+"""The kernel, by its C names. Every failure is an `OSError` that names the call and the path.
+
+Rule 1: no policy here; a function is one system call.
+Rule 2: ctypes only. `os.unshare` and `os.setns` came with Python 3.12; the mount calls of Linux 5.2 (open_tree,
+        move_mount) and 5.12 (mount_setattr) have no wrapper in glibc 2.35 and older.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+MNT_DETACH = 2
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOUNT_ATTR_IDMAP = 0x00100000
+
+# Since Linux 5.0 new calls carry the same number on every architecture.
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_MOUNT_SETATTR = 442
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2); `kind` is a CLONE_NEW* flag."""
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
+def prctl(option: int, argument: int) -> None:
+    """prctl(2) with one argument."""
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero), "prctl")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:
+    """mount(2)."""
+    encoded = kind.encode() if kind is not None else None
+    result = _libc.mount(
+        source.encode(), os.fsencode(target), encoded, ctypes.c_ulong(flags), data.encode() or None
+    )
+    _check(result, "mount", target)
+
+
+def umount2(target: str, flags: int) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount2", target)
+
+
+def open_tree(path: str, flags: int) -> int:
+    """open_tree(2): a descriptor for `path`; with OPEN_TREE_CLONE a detached bind mount of it."""
+    result = _syscall(
+        _SYS_OPEN_TREE, ctypes.c_int(AT_FDCWD), os.fsencode(path), ctypes.c_uint(flags | OPEN_TREE_CLOEXEC)
+    )
+    return _check(result, "open_tree", path)
+
+
+def mount_setattr_idmap(tree: int, user_namespace: int) -> None:
+    """mount_setattr(2): map the owners of the detached mount `tree` through a user namespace's maps.
+
+    EINVAL: the file system cannot be mapped (overlayfs, NFS …).
+    """
+    attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    result = _syscall(
+        _SYS_MOUNT_SETATTR,
+        ctypes.c_int(tree),
+        b"",
+        ctypes.c_uint(AT_EMPTY_PATH),
+        attributes,
+        ctypes.c_size_t(len(attributes)),
+    )
+    _check(result, "mount_setattr")
+
+
+def move_mount(tree: int, target: str) -> None:
+    """move_mount(2): attach the detached mount `tree` at `target`."""
+    result = _syscall(
+        _SYS_MOVE_MOUNT,
+        ctypes.c_int(tree),
+        b"",
+        ctypes.c_int(AT_FDCWD),
+        os.fsencode(target),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _check(result, "move_mount", target)
+
+
+def _syscall(number: int, *arguments: object) -> int:
+    _libc.syscall.restype = ctypes.c_long
+    return int(_libc.syscall(ctypes.c_long(number), *arguments))
+
+
+def _check(result: int, call: str, path: str | None = None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}", path)
+    return result

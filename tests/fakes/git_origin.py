@@ -1,0 +1,113 @@
+"""A git server over HTTPS: `git http-backend` behind a TLS socket."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.fakes.origins import Authority
+
+NAME = "git.example.test"
+
+
+def _git(*arguments: str, cwd: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cwd),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@example.test",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@example.test",
+    }
+    subprocess.run(["git", *arguments], cwd=cwd, env=environment, check=True, capture_output=True)
+
+
+class GitOrigin:
+    """Serves one repository, `widget.git`, with one commit."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._root = Path(tempfile.mkdtemp())
+        work = self._root / "work"
+        work.mkdir()
+        _git("init", "-q", "-b", "main", cwd=work)
+        (work / "README").write_text("a widget\n")
+        _git("add", "README", cwd=work)
+        _git("commit", "-q", "-m", "first", cwd=work)
+        _git("clone", "-q", "--bare", str(work), "widget.git", cwd=self._root)
+        root = self._root
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def backend(self) -> None:
+                path, _, query = self.path.partition("?")
+                body = self._body()
+                environment = {
+                    "PATH": os.environ["PATH"],
+                    "GIT_PROJECT_ROOT": str(root),
+                    "GIT_HTTP_EXPORT_ALL": "1",
+                    "GIT_CONFIG_COUNT": "1",
+                    "GIT_CONFIG_KEY_0": "safe.directory",
+                    "GIT_CONFIG_VALUE_0": "*",
+                    "REQUEST_METHOD": self.command,
+                    "PATH_INFO": path,
+                    "QUERY_STRING": query,
+                    "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                    "CONTENT_LENGTH": str(len(body)),
+                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                }
+                done = subprocess.run(
+                    ["git", "http-backend"], input=body, env=environment, capture_output=True, check=False
+                )
+                head, _, content = done.stdout.partition(b"\r\n\r\n")
+                fields = [line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line]
+                status = next((int(value.split()[0]) for name, value in fields if name == "Status"), 200)
+                self.send_response(status)
+                for name, value in fields:
+                    if name != "Status":
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = backend
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding", "") != "chunked":
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.socket = authority.context((NAME,)).wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.port = int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        shutil.rmtree(self._root)

@@ -1,0 +1,56 @@
+"""The last resort of the command line: whatever goes wrong, a person gets a sentence and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from cloister import cli
+from cloister.cli import run
+
+
+def _raising(error: BaseException) -> Callable[[object], int]:
+    def execute(_: object) -> int:
+        raise error
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/some/file"),
+            125,
+            "'/some/file': Permission denied\n  → ",
+        ),
+        (OSError(28, "No space left on device"), 125, "cloister: No space left on device\n"),
+        (RuntimeError("broken"), 125, "this is a bug in cloister: RuntimeError: broken\n"),
+        (RecursionError("deep"), 125, "CLOISTER_DEBUG=1"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+    ],
+)
+def test_no_traceback_ever(
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv(cli.DEBUG, raising=False)
+    monkeypatch.setattr(run, "execute_plain", _raising(error))
+    assert cli.dispatch(["run", "--", "true"]) == code
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+def test_a_traceback_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(cli.DEBUG, "1")
+    monkeypatch.setattr(run, "execute_plain", _raising(RuntimeError("broken")))
+    assert cli.dispatch(["run", "--", "true"]) == 125
+    assert "Traceback" in capsys.readouterr().err

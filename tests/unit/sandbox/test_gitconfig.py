@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from cloister.sandbox import gitconfig
+from cloister.sandbox.gitconfig import Entry
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[core]\n\thooksPath = .husky/_\n", Entry("core", "", "hookspath", ".husky/_")),
+        ("[CORE] HooksPath=a\n", Entry("core", "", "hookspath", "a")),
+        ('[includeIf "gitdir:~/x]"]\n path = "a b" # c\n', Entry("includeif", "gitdir:~/x]", "path", "a b")),
+        ('[remote "a\\"b"]\nurl = x ; y\n', Entry("remote", 'a"b', "url", "x")),
+        ("[core]\n\tbare\n", Entry("core", "", "bare", "true")),
+        ("[core]\n\teditor = a \\\n  b\n", Entry("core", "", "editor", "a   b")),
+        ("[branch.main]\n\tremote = o\n", Entry("branch", "main", "remote", "o")),
+        ("[core]\r\n\tbare = no\r\n", Entry("core", "", "bare", "no")),
+        ("[core]\n\teditor = a \\\n", Entry("core", "", "editor", "a")),
+    ],
+)
+def test_entries(text: str, expected: Entry) -> None:
+    assert gitconfig.entries(text) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("\turl = https://user:token@host/x.git", "\turl = https://host/x.git"),
+        ("\turl = https://token@host/x.git", "\turl = https://host/x.git"),
+        ("\turl = https://host/x@y.git", "\turl = https://host/x@y.git"),
+        ("\turl = git@host:x.git", "\turl = git@host:x.git"),
+        ("\turl = ssh://git@host/x.git", "\turl = ssh://git@host/x.git"),
+        ('[url "https://tok@host/"]', '[url "https://host/"]'),
+        ("\tproxy = http://a:b@p:1 http://c@d", "\tproxy = http://p:1 http://d"),
+        ("\textraheader = AUTHORIZATION: basic c2VjcmV0", "\t# cloister: a credential stood here"),
+        ("[http] extraHeader = x", "\t# cloister: a credential stood here"),
+        ("\tsmtpPass = x", "\t# cloister: a credential stood here"),
+    ],
+)
+def test_redacted(line: str, expected: str) -> None:
+    assert gitconfig.redacted(line) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["[", '["', "]", "[]", "=", "\\", '[a "', "[a]\n=\n", "\x00", "://", "a://@"]
+)
+def test_nothing_makes_it_fail(text: str) -> None:
+    gitconfig.entries(text)
+    gitconfig.redacted(text)
+
+
+def test_a_backslash_joins_no_line_to_a_comment() -> None:
+    """git's parser ends a comment at the end of its line, whatever that is."""
+    for comment in ("# \\", "; \\", "\tbare = false # \\"):
+        found = gitconfig.entries(f"[core]\n{comment}\n\tfsmonitor = x\n")
+        assert Entry("core", "", "fsmonitor", "x") in found
+    (joined,) = gitconfig.entries('[core]\n\ta = "# \\\nb"\n')
+    assert joined.value == "# b"
+
+
+def test_many_headers_on_one_line_take_no_long_time() -> None:
+    assert gitconfig.entries("[a]" * 300_000 + "k = v")[-1] == Entry("a", "", "k", "v")
+
+
+def test_identity_is_name_and_address_alone() -> None:
+    text = (
+        '[user]\n\tname = "A \\"q\\" \\\\B"\n\temail = a@b.test # work\n\tsigningkey = KEY\n'
+        '[credential]\n\thelper = store\n[user "other"]\n\tname = no\n'
+    )
+    assert gitconfig.identity(text) == '[user]\n\temail = "a@b.test"\n\tname = "A \\"q\\" \\\\B"\n'
+    assert {entry.key: entry.value for entry in gitconfig.entries(gitconfig.identity(text))} == {
+        "email": "a@b.test",
+        "name": 'A "q" \\B',
+    }
+
+
+def test_no_identity() -> None:
+    assert gitconfig.identity("[core]\n\tpager = x\n") == ""
