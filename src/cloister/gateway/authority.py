@@ -11,6 +11,7 @@ Rule 3: the bundle that the sandbox trusts is the host's roots, the user's `upst
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Callable
 
@@ -74,6 +75,7 @@ def publish(
     authority: Authority,
     *,
     ca_pipe: int,
+    control: int,
     public_directory: str,
     host_roots: str | None,
     upstream_ca: list[str],
@@ -81,12 +83,17 @@ def publish(
     """Write `ca.pem` (this CA alone) into `public_directory`, then the bundle to `ca_pipe`, and close that.
 
     Whatever fails, the pipe is closed, so that bubblewrap does not wait for ever. OSError names the file.
+    The other way round, bubblewrap may die and never read: the end of `control` ends the writing.
     """
     with open(ca_pipe, "wb", buffering=0) as pipe:
         write_public(authority.pem, os.path.join(public_directory, "ca.pem"))
         view = memoryview(bundle(authority, host_roots, upstream_ca))
-        while view:
-            view = view[pipe.write(view) :]
+        os.set_blocking(ca_pipe, False)
+        poll = select.poll()
+        poll.register(ca_pipe, select.POLLOUT)
+        poll.register(control, 0)  # POLLHUP alone: packets may wait
+        while view and control not in dict(poll.poll()):
+            view = view[pipe.write(view) or 0 :]
 
 
 def bundle(authority: Authority, host_roots: str | None, upstream_ca: list[str]) -> bytes:

@@ -53,7 +53,9 @@ class Ping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The session has closed its end."""
+    """The session has closed its end: `told` if it said so before, otherwise it died."""
+
+    told: bool
 
 
 Message = Listen | Namespace | Plumbed | Ping | Ended
@@ -74,7 +76,7 @@ def receive(control: socket.socket) -> Message:
 def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
     """Understand one message. ProtocolError, ValueError or KeyError if that is not possible."""
     if not data:
-        return Ended()
+        return Ended(told=False)
     message = json.loads(data)
     match message["op"]:
         case "listen" if len(message["sockets"]) == len(descriptors):
@@ -90,6 +92,8 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             return Plumbed()
         case "ping":
             return Ping()
+        case "end":
+            return Ended(told=True)
         case operation:
             for descriptor in descriptors:
                 os.close(descriptor)

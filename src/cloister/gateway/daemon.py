@@ -28,6 +28,7 @@ from cloister.gateway.server import GatewayStart, upstream_ca
 from cloister.gateway.services import Deadlines, Services
 from cloister.gateway.upstream import Dialler, Pin
 from cloister.gateway.wire import SocketWire
+from cloister.network import evict
 from cloister.policy.codec import parse_policy
 from cloister.policy.names import parse_host
 from cloister.types import Host
@@ -102,6 +103,8 @@ class Gateway:
         self._dns = DnsServer(self._resolver, self.binder)
         self._datagram_sockets: list[socket.socket] = []
         self._background: asyncio.Task[None] | None = None
+        self._network: int | None = None  # descriptor of the sandbox's network namespace
+        self._orphaned = False  # the session died
 
     async def run(self, received: tuple[control.Message, ...] = ()) -> None:
         """Serve until the control socket ends."""
@@ -142,13 +145,15 @@ class Gateway:
                 for passed in sockets:
                     self._listen(passed)
             case control.Namespace(user=user, network=network):
+                self._network = network
                 self.binder.bind_in_namespace = _binder_in(user, network)
             case control.Plumbed():
                 control.send(self._start.control, "ready")
                 self._after_start()
             case control.Ping():
                 control.send(self._start.control, "pong")
-            case control.Ended():
+            case control.Ended(told=told):
+                self._orphaned = not told
                 self.ended.set()
 
     def destination(self, sock: socket.socket) -> tuple[str, int]:
@@ -158,6 +163,8 @@ class Gateway:
 
     async def _close(self) -> None:
         """End everything, and write the lines that are owed."""
+        if self._orphaned and self._network is not None:
+            evict.evict(self._network)
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._acceptor.close()

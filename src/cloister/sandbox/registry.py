@@ -107,7 +107,7 @@ def remove(directory: str, sandbox_id: str) -> None:
 def any_record(directory: str) -> bool:
     """Whether there is anything to look at; a listing is all that a start pays for it."""
     try:
-        return any(name.endswith(".json") for name in os.listdir(directory))
+        return any(name.endswith((".json", ".tmp")) for name in os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
         return False
 
@@ -118,12 +118,16 @@ def exists(directory: str, sandbox_id: str) -> bool:
 
 
 def records(directory: str) -> Iterator[Record]:
-    """All records; one that cannot be read is removed (it is ours, and written atomically: never half)."""
+    """All records. One that cannot be read is removed (it is ours, and written atomically: never half),
+    and so is what a killed writer left.
+    """
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
         return
     for name in sorted(names):
+        if files.abandoned(name):  # killed while it wrote: what the record was to tell had not been begun
+            files.remove(os.path.join(directory, name))
         if not name.endswith(".json"):
             continue
         content = files.read(os.path.join(directory, name))

@@ -37,6 +37,7 @@ def main(control: int, ca_pipe: int) -> int:
         publish(
             authority,
             ca_pipe=ca_pipe,
+            control=control,
             public_directory=public,
             host_roots=roots or None,
             upstream_ca=upstream,

@@ -120,6 +120,9 @@ def dismiss(gateway: Gateway) -> None:
     if gateway.control.fileno() < 0:
         return
     gateway.read(lambda _: None)
+    if gateway.ready:
+        with suppress(OSError):  # without this word it takes us for dead, and looks for what we left
+            gateway.control.send(b'{"op": "end"}', socket.MSG_DONTWAIT)
     gateway.control.close()
     if not gateway.ready:
         _kill(gateway)

@@ -51,6 +51,14 @@ def write_atomic(path: str, content: bytes, *, mode: int = 0o600) -> None:
         raise
 
 
+def abandoned(name: str) -> bool:
+    """Whether a directory entry is a temporary file of `write_atomic` whose writer was killed over it."""
+    parts = name.rsplit(".", 3)
+    if len(parts) != 4 or parts[3] != "tmp" or not parts[1].isdecimal():
+        return False
+    return not os.path.exists(f"/proc/{parts[1]}")
+
+
 def remove(path: str) -> None:
     """Unlink `path`; nothing if it is gone already."""
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -119,9 +121,11 @@ def test_no_private_key_in_a_file_and_none_printed(tmp_path: Path) -> None:
     extra.write_bytes(Authority("extra").pem)
     public = tmp_path / "public"
     public.mkdir()
+    session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     clerk.publish(
         authority,
         ca_pipe=writing,
+        control=control.fileno(),
         public_directory=str(public),
         host_roots=str(roots),
         upstream_ca=[str(extra)],
@@ -137,16 +141,39 @@ def test_no_private_key_in_a_file_and_none_printed(tmp_path: Path) -> None:
 
 def test_publish_closes_the_pipe_when_a_root_is_missing(tmp_path: Path) -> None:
     reading, writing = os.pipe()
+    session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with pytest.raises(FileNotFoundError):
         clerk.publish(
             Authority("s1"),
             ca_pipe=writing,
+            control=control.fileno(),
             public_directory=str(tmp_path),
             host_roots="/missing",
             upstream_ca=[],
         )
     with os.fdopen(reading, "rb") as pipe:
         assert pipe.read() == b""
+
+
+def test_publish_ends_with_the_session_though_nobody_reads(tmp_path: Path) -> None:
+    """bubblewrap, killed over its start, leaves a child that holds the pipe's other end and never reads."""
+    reading, writing = os.pipe()
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(b"\n" * (1 << 20))  # more than a pipe holds
+    session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    session.send(b"a packet that waits is no end")
+    threading.Timer(0.1, session.close).start()
+    clerk.publish(
+        Authority("s1"),
+        ca_pipe=writing,
+        control=control.fileno(),
+        public_directory=str(tmp_path),
+        host_roots=str(roots),
+        upstream_ca=[],
+    )
+    os.close(reading)
+    assert control.recv(100) == b"a packet that waits is no end"
+    control.close()
 
 
 def test_java_truststore(tmp_path: Path) -> None:

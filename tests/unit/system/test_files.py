@@ -75,3 +75,13 @@ def test_private_directories_are_private_whatever_the_umask(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
         files.make_private_directory(str(tmp_path / "file"))
+
+
+def test_a_killed_writers_file_is_known(tmp_path: Path) -> None:
+    gone = multiprocessing.Process(target=int)
+    gone.start()
+    gone.join()
+    assert files.abandoned(f"plan.json.{gone.pid}.0a1b2c3d.tmp")
+    assert not files.abandoned(f"plan.json.{os.getpid()}.0a1b2c3d.tmp"), "its writer lives"
+    for name in ("plan.json", "plan.tmp", "a.b.c.tmp", f"plan.json.{gone.pid}.0a1b2c3d"):
+        assert not files.abandoned(name)
