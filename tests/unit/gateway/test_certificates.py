@@ -121,7 +121,7 @@ def test_no_private_key_in_a_file_and_none_printed(tmp_path: Path) -> None:
     extra.write_bytes(Authority("extra").pem)
     public = tmp_path / "public"
     public.mkdir()
-    session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     clerk.publish(
         authority,
         ca_pipe=writing,
@@ -141,7 +141,7 @@ def test_no_private_key_in_a_file_and_none_printed(tmp_path: Path) -> None:
 
 def test_publish_closes_the_pipe_when_a_root_is_missing(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    _session, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with pytest.raises(FileNotFoundError):
         clerk.publish(
             Authority("s1"),
