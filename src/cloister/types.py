@@ -78,11 +78,85 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderInjection:
+    """Set a header. `template` holds "{}" once, where the value goes, as in "Bearer {}"."""
+
+    name: str  # lower case
+    template: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicInjection:
+    """Set `Authorization: Basic` with this user and the value as its password."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryInjection:
+    """Set a query parameter."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """Put the value wherever the placeholder stands in a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsSignature:
+    """Sign the request anew (AWS SigV4). The value is JSON, as `aws configure export-credentials` prints it."""
+
+
+Injection = HeaderInjection | BasicInjection | QueryInjection | Replacement | AwsSignature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Where a credential goes, and how. `paths` (globs) narrow it; none mean: every path."""
+
+    pattern: HostPattern
+    injection: Injection
+    ports: frozenset[int] = frozenset({443})
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A credential without its value. `source` says where the value is ("env:NAME", "op://…": secrets/)."""
+
+    name: str
+    source: str
+    bindings: tuple[Binding, ...]
+    placeholder: str  # what the sandbox sees in its place
+    confirm: bool = False  # the user is asked at its first use
+    # "owner/name", lower case, "*" for any name; none mean: any. Requests for other repositories go without it.
+    repositories: tuple[str, ...] = ()
+    read_only: bool = False  # not for pushes, nor for methods other than GET, HEAD and OPTIONS outside git
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushRule:
+    """Which refs may be pushed to, over intercepted git. Creating and fast-forwarding are always meant."""
+
+    refs: tuple[str, ...] = ()  # globs: "*" within a segment, "**" for segments
+    delete: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a sandbox may reach. An empty policy denies everything."""
+    """What a sandbox may reach. An empty policy denies everything.
+
+    A host of `passthrough` is never decrypted: judged by name alone.
+    """
 
     bans: tuple[Rule, ...] = ()
     grants: tuple[Rule, ...] = ()
+    credentials: tuple[Credential, ...] = ()
+    passthrough: tuple[HostPattern, ...] = ()
+    push: PushRule = PushRule()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Judges of credentials: placeholders, injection, redaction, signatures, pushes. No I/O."""

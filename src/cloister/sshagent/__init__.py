@@ -1,0 +1,1 @@
+"""A filtered SSH agent for the sandbox."""
