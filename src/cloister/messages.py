@@ -45,7 +45,7 @@ class RequestHead:
 class ResponseHead:
     """A final response's head. `length`: as in `RequestHead`; 0 where the request or status forbids a body.
 
-    `declared_length` is the Content-Length that was sent: also that of an answer to HEAD, or of a 304, which has no body.
+    `declared_length` is the Content-Length that was sent: also with an answer to HEAD or a 304, which have no body.
     """
 
     status: int
