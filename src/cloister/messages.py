@@ -52,6 +52,7 @@ class ResponseHead:
     headers: Headers = ()
     length: int | None = 0
     declared_length: int | None = None
+    phrase: str = ""  # of our own answers only (HTTP/1.1 shows it); an upstream's is not forwarded
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in order."""
