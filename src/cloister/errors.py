@@ -55,6 +55,10 @@ class GatewayError(CloisterError):
     """The gateway died or could not start; the sandbox has been stopped."""
 
 
+class CredentialError(CloisterError):
+    """A credential's value cannot be had, or does not fit where it must stand. Names it, never shows the value."""
+
+
 class UntrustedInputError(Exception):
     """Bytes from inside the sandbox, or from an upstream, that a parser refuses.
 
