@@ -2,17 +2,24 @@
 
 Rule 1: argv lists only, never a shell. Rule 2: the child's environment is written out, never inherited.
 Rule 3: for programs of the host that we trust: a deadline, and what they print is cut, not streamed.
+Rule 4: `capture` ends a program with everything that it has started: those that fetch secrets ask, wait and hang.
 """
 
 from __future__ import annotations
 
 import os
+import selectors
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +29,48 @@ class Finished:
     code: int
     output: bytes
     errors: bytes
+
+
+class OutputLimitError(Exception):
+    """A program printed more than it may; it has been killed."""
+
+
+class Running:
+    """The programs that `capture` runs at the moment, by their process groups, so that all can be ended at once.
+
+    After `kill_all` no other one starts.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: set[int] = set()
+        self._ended = False
+
+    @contextmanager
+    def holding(self, group: int) -> Iterator[None]:
+        """Count a group in. Its leader must not be waited for within: its number would be free for others."""
+        with self._lock:
+            self._groups.add(group)
+            if self._ended:
+                kill_group(group)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._groups.discard(group)
+
+    def kill_all(self) -> None:
+        """End them, and those that come later."""
+        with self._lock:
+            self._ended = True
+            for group in self._groups:
+                kill_group(group)
+
+
+def kill_group(group: int) -> None:
+    """SIGKILL a process group of ours; it may be gone."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def run(
@@ -51,6 +100,94 @@ def run(
     return Finished(
         code=done.returncode, output=done.stdout[:OUTPUT_LIMIT_BYTES], errors=done.stderr[:OUTPUT_LIMIT_BYTES]
     )
+
+
+def capture(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    limit_bytes: int,
+    descriptors: Sequence[int] = (),
+    running: Running | None = None,
+) -> Finished:
+    """Run a program that prints a secret: no input, no terminal, in "/", and in a session of its own.
+
+    OSError if it cannot be started; TimeoutError or OutputLimitError if it takes or prints too much: it is killed then,
+    with its process group. A helper that it leaves in the background may keep the pipes open and is not waited for.
+    """
+    child = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        cwd="/",
+        pass_fds=tuple(descriptors),
+        start_new_session=True,  # else a prompt for a passphrase would reach for the user's terminal
+    )
+    whole = False
+    try:
+        with (running or Running()).holding(child.pid):
+            try:
+                output, errors = _read_to_end(child, time.monotonic() + timeout_s, limit_bytes)
+                whole = True
+            finally:
+                if not whole:
+                    kill_group(child.pid)
+    except TimeoutError:
+        raise TimeoutError(f"{argv[0]!r} did not end within {timeout_s:g} s") from None
+    finally:
+        child.wait()
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+    return Finished(code=child.returncode, output=output, errors=errors)
+
+
+def _read_to_end(child: subprocess.Popen[bytes], deadline: float, limit_bytes: int) -> tuple[bytes, bytes]:
+    """What it prints until it has ended; of its errors, the last `limit_bytes`. It is not waited for (`Running`)."""
+    if child.stdout is None or child.stderr is None:
+        raise ValueError("its output does not come to us")
+    texts = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+    output, errors = texts.values()
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for descriptor in texts:
+                os.set_blocking(descriptor, False)
+                selector.register(descriptor, selectors.EVENT_READ)
+            selector.register(pidfd, selectors.EVENT_READ)
+            ended = False
+            while not ended:
+                ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
+                if not ready:
+                    raise TimeoutError
+                ended = pidfd in ready  # then everything that it has written is in the pipes
+                for descriptor in texts if ended else ready:
+                    if not _drain(descriptor, texts[descriptor], whole=ended) and not ended:
+                        selector.unregister(descriptor)
+                    if len(output) > limit_bytes:
+                        raise OutputLimitError
+                    del errors[:-limit_bytes]
+                if time.monotonic() > deadline and not ended:
+                    raise TimeoutError
+    finally:
+        os.close(pidfd)
+    return bytes(output), bytes(errors)
+
+
+def _drain(descriptor: int, text: bytearray, *, whole: bool) -> bool:
+    """Append what can be read, once or (what a pipe holds is bounded) until there is no more; False at the end."""
+    for _ in range(64 if whole else 1):
+        with suppress(BlockingIOError):
+            data = os.read(descriptor, _CHUNK_BYTES)
+            text += data
+            if data:
+                continue
+            return False
+        return True
+    return True
 
 
 def start(argv: Sequence[str], *, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
