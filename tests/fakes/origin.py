@@ -68,6 +68,8 @@ class Origin:
             self._serve(seen, sock)
         except (OSError, ValueError) as error:
             seen.error = error
+            if isinstance(error, ConnectionResetError):
+                seen.ended.set()
         finally:
             sock.close()
 

@@ -27,9 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    Kind = Literal["start", "end", "dns", "connect", "request", "refuse", "alarm", "quarantine"]
+    Kind = Literal["start", "end", "dns", "connect", "request", "refuse", "alarm", "confirm", "quarantine"]
     Via = Literal["transparent", "proxy", "dns"]
-    Protocol = Literal["tls", "http", "tcp", "dns"]
+    Protocol = Literal["tls", "https", "http", "tcp", "dns"]
 
 ROTATE_AT_BYTES = 10 * 1024 * 1024
 KEPT_FILES = 5  # audit.jsonl.1 (newest) … audit.jsonl.5

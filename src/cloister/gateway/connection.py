@@ -11,12 +11,13 @@ import asyncio
 import socket
 
 from cloister.errors import UntrustedInputError
-from cloister.gateway import clienthello, handshake, http1, judge, refuse
+from cloister.gateway import clienthello, handshake, intercept, judge, refuse
 from cloister.gateway.clienthello import ClientHello
 from cloister.gateway.judge import Asked
 from cloister.gateway.services import Services
 from cloister.gateway.upstream import UpstreamError
 from cloister.gateway.wire import SocketWire, take
+from cloister.policy.decide import Intercept, Splice
 from cloister.types import Allow, Deny, Host, Rule
 
 _UPPER_CASE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -42,7 +43,7 @@ async def transparent(services: Services, wire: SocketWire, asked: Asked) -> Non
     if first == clienthello.RECORD_HANDSHAKE:
         await _tls(services, wire, asked)
     elif first in _UPPER_CASE or first in b"\r\n":
-        await http1.serve(services, wire, asked)
+        await intercept.over_plain(services, wire, asked)
     else:
         services.refuse(Deny(reason=_not_web(decision)), asked, protocol="tcp")
 
@@ -75,13 +76,16 @@ async def _tls(services: Services, wire: SocketWire, asked: Asked) -> None:
     except TimeoutError:
         _close(services, asked, "the ClientHello did not come in time")
         return
-    decision = judge.hello(services.policy, asked, hello)
-    if isinstance(decision, Allow):
-        decision = services.unhealthy() or decision
-    if isinstance(decision, Deny):
-        await refuse.over_tls(services, wire, asked, hello, decision)
-    elif asked.host is not None:
-        await _splice_tls(services, wire, asked, host=asked.host, hello=hello, rule=decision.rule)
+    match judge.hello(services.policy, asked, hello):
+        case Deny() as denial:
+            await refuse.over_tls(services, wire, asked, hello, denial)
+        case Intercept():
+            await intercept.over_tls(services, wire, asked)
+        case Splice(rule=rule) if asked.host is not None:
+            if (unhealthy := services.unhealthy()) is not None:
+                await refuse.over_tls(services, wire, asked, hello, unhealthy)
+            else:
+                await _splice_tls(services, wire, asked, host=asked.host, hello=hello, rule=rule)
 
 
 async def _splice_tls(

@@ -58,7 +58,15 @@ class Ended:
     told: bool
 
 
-Message = Listen | Namespace | Plumbed | Ping | Ended
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The user has answered the question about a credential."""
+
+    name: str
+    allowed: bool
+
+
+Message = Listen | Namespace | Plumbed | Ping | Answer | Ended
 
 
 class ProtocolError(Exception):
@@ -92,6 +100,8 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             return Plumbed()
         case "ping":
             return Ping()
+        case "answer":
+            return Answer(name=str(message["name"]), allowed=message["allowed"] is True)
         case "end":
             return Ended(told=True)
         case operation:
@@ -100,8 +110,9 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             raise ProtocolError(f"cannot understand {operation!r} with {len(descriptors)} descriptors")
 
 
-def send(control: socket.socket, operation: str, text: str | None = None) -> None:
+def send(control: socket.socket, operation: str, text: str | None = None, *, name: str | None = None) -> None:
     """Tell the session something; it may be gone."""
-    message = {"op": operation} if text is None else {"op": operation, "text": text}
+    fields = {"op": operation, "text": text, "name": name}
+    message = {key: value for key, value in fields.items() if value is not None}
     with contextlib.suppress(OSError):
         control.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)

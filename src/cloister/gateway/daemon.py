@@ -11,27 +11,30 @@ import os
 import resource
 import socket
 
-from cloister.audit.log import AuditLog
+from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
 from cloister.gateway import connection, control, judge, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
 from cloister.gateway.authority import Authority
 from cloister.gateway.dns_server import DnsServer
+from cloister.gateway.http.pool import Pool
 from cloister.gateway.leaves import LeafCache
 from cloister.gateway.names import NameTable
 from cloister.gateway.offload import Offload
 from cloister.gateway.on_demand import SOCKETS_LIMIT, Bind, Binder
 from cloister.gateway.pipes import PIPES_LIMIT, PipePool
+from cloister.gateway.questions import Questions
 from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
 from cloister.gateway.services import Deadlines, Services
 from cloister.gateway.upstream import Dialler, Pin
+from cloister.gateway.vault import Vault
 from cloister.gateway.wire import SocketWire
 from cloister.network import evict
 from cloister.policy.codec import parse_policy
 from cloister.policy.names import parse_host
-from cloister.types import Host
+from cloister.types import Credential, Host
 
 CLOSE_S = 0.8
 _RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
@@ -77,9 +80,24 @@ class Gateway:
         )
         self._offload = Offload()
         self.names = NameTable(bound)
+        dialler = Dialler(pins=_pins(start.plan), offload=self._offload)
+        further_roots = upstream_ca(start.plan)
+        self._questions = Questions(self._put_question, self._settle_question)
         self.services = Services(
             policy=policy,
-            dialler=Dialler(pins=_pins(start.plan), offload=self._offload),
+            dialler=dialler,
+            pool=Pool(
+                dialler, offload=self._offload, roots=start.host_roots, further_roots=tuple(further_roots)
+            ),
+            vault=Vault(
+                policy.credentials,
+                offload=self._offload,
+                environ=start.environ,
+                ask=self._questions.ask,
+                upstream_ca=tuple(further_roots),
+            ),
+            watched={one.name: one.placeholder.encode() for one in policy.credentials},
+            tell=lambda text: control.send(start.control, "alarm", text),
             record=self.record,
             leaves=LeafCache(authority),
             pipes=PipePool(),
@@ -152,9 +170,20 @@ class Gateway:
                 self._after_start()
             case control.Ping():
                 control.send(self._start.control, "pong")
+            case control.Answer(name=name, allowed=allowed):
+                self._questions.answer(name, allowed=allowed)
             case control.Ended(told=told):
                 self._orphaned = not told
                 self.ended.set()
+
+    def _put_question(self, credential: Credential, host: str) -> None:
+        text = f'may requests of this sandbox use the credential "{credential.name}"? The first is for {host}'
+        self.record.event(Event(kind="confirm", host=host, text=f"asked for {credential.name}"))
+        control.send(self._start.control, "ask", text, name=credential.name)
+
+    def _settle_question(self, name: str, allowed: bool) -> None:
+        self.record.event(Event(kind="confirm", text=f"{name}: {'allowed' if allowed else 'refused'}"))
+        control.send(self._start.control, "settled", name=name)
 
     def destination(self, sock: socket.socket) -> tuple[str, int]:
         """The address and port that the sandbox dialled."""
@@ -176,6 +205,7 @@ class Gateway:
         for splice in list(self.services.splices):
             splice.close()
         self.services.pipes.close()
+        self.services.pool.close()
         self.record.close()
 
     def _listen(self, passed: control.Passed) -> None:

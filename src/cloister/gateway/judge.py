@@ -14,7 +14,16 @@ from typing import Literal
 from cloister.errors import UntrustedInputError
 from cloister.gateway import strict
 from cloister.gateway.clienthello import ClientHello
-from cloister.policy.decide import decide_connection, decide_request, judges_requests
+from cloister.gateway.strict import Form
+from cloister.messages import RequestHead
+from cloister.policy.decide import (
+    Splice,
+    Treatment,
+    decide_connection,
+    decide_request,
+    judges_requests,
+    treatment,
+)
 from cloister.policy.match import covers
 from cloister.policy.names import parse_host
 from cloister.types import (
@@ -48,6 +57,9 @@ class Asked:
     denial: Deny | None = None
 
 
+THE_PROXY = Asked(via="proxy", host=None, port=80, untrusted_target="the proxy")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantedRequest:
     """A request that may be forwarded, to where."""
@@ -55,6 +67,10 @@ class GrantedRequest:
     host: Host
     port: int
     allow: Allow
+
+    def authority(self, *, tls: bool) -> str:
+        """As it stands in a Host header."""
+        return self.host.name if self.port == (443 if tls else 80) else f"{self.host.name}:{self.port}"
 
 
 def dialled(host: Host | None, address: str, port: int) -> Asked:
@@ -86,15 +102,15 @@ def raw(policy: Policy, asked: Asked) -> Decision:
     return decide_connection(policy, Connection(host=asked.host, port=asked.port, transport=Transport.TCP))
 
 
-def tls(policy: Policy, asked: Asked) -> Decision:
-    """May TLS flow to the name that was asked for, before its hello has been read?"""
+def tls(policy: Policy, asked: Asked) -> Treatment:
+    """What happens to TLS to the name that was asked for, before its hello has been read?"""
     if asked.host is None:
         return asked.denial or Deny(reason="the connection names no host")
-    return decide_connection(policy, Connection(host=asked.host, port=asked.port, transport=Transport.WEB))
+    return treatment(policy, asked.host, asked.port)
 
 
-def hello(policy: Policy, asked: Asked, hello: ClientHello) -> Decision:
-    """May this TLS connection be spliced?"""
+def hello(policy: Policy, asked: Asked, hello: ClientHello) -> Treatment:
+    """What happens to this TLS connection?"""
     if asked.host is None:
         return tls(policy, asked)
     if hello.untrusted_server_name is None:
@@ -108,7 +124,8 @@ def hello(policy: Policy, asked: Asked, hello: ClientHello) -> Decision:
             reason=f'the server name (SNI) is "{named}", but the connection was made to "{asked.host}"'
         )
     decision = tls(policy, asked)
-    if isinstance(decision, Allow) and hello.encrypted:
+    if isinstance(decision, Splice) and hello.encrypted:
+        # An intercepted connection is ours to terminate, and we read only the outer hello: nothing can hide.
         return Deny(
             reason="the TLS hello carries encrypted_client_hello, which can hide another host's name (or is "
             "GREASE, which cannot be told apart)",
@@ -118,10 +135,13 @@ def hello(policy: Policy, asked: Asked, hello: ClientHello) -> Decision:
     return decision
 
 
-def request(policy: Policy, asked: Asked | None, head: strict.RequestHead) -> GrantedRequest | Deny:
-    """May this plain HTTP request be forwarded? `asked` is None for one to the explicit proxy itself."""
+def request(
+    policy: Policy, asked: Asked | None, head: RequestHead, form: Form, *, tls: bool
+) -> GrantedRequest | Deny:
+    """May this request be forwarded? `asked` is None for one to the explicit proxy itself."""
     try:
-        text, port = strict.authority(head.untrusted_authority, default_port=80)
+        default_port = asked.port if asked is not None and tls else 80
+        text, port = strict.authority(head.untrusted_authority, default_port=default_port)
         host = parse_host(text)
     except UntrustedInputError as error:
         return (
@@ -137,9 +157,9 @@ def request(policy: Policy, asked: Asked | None, head: strict.RequestHead) -> Gr
                 reason=f'the request names "{host}:{port}", but the connection was made to '
                 f'"{asked.host}:{asked.port}"'
             )
-    if head.form is strict.Form.AUTHORITY:
+    if form is Form.AUTHORITY or head.method == "CONNECT":
         return Deny(reason="CONNECT inside a connection that already has a destination")
-    if head.form is strict.Form.ASTERISK:
+    if form is Form.ASTERISK or head.path == "*":
         return Deny(reason="OPTIONS * is not forwarded")
     methods = {head.method, *(value.decode("latin-1") for name in _OVERRIDES for value in head.values(name))}
     allows = []
@@ -149,6 +169,15 @@ def request(policy: Policy, asked: Asked | None, head: strict.RequestHead) -> Gr
             return decision
         allows.append(decision)
     return GrantedRequest(host=host, port=port, allow=allows[-1])
+
+
+def shown(head: RequestHead) -> Asked:
+    """What to show for a request to the explicit proxy."""
+    try:
+        text, port = strict.authority(head.untrusted_authority, default_port=80)
+    except UntrustedInputError:
+        text, port = head.untrusted_authority, 80
+    return Asked(via="proxy", host=None, port=port, untrusted_target=text)
 
 
 def requests_granted(policy: Policy, asked: Asked) -> bool:

@@ -29,17 +29,22 @@ class LeafCache:
         self._authority = authority
         self._limit = limit
         self._clock = clock
-        self._contexts: OrderedDict[str | bytes, tuple[float, ssl.SSLContext]] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str | bytes, bool], tuple[float, ssl.SSLContext]] = OrderedDict()
 
-    def context(self, subject: str | bytes) -> ssl.SSLContext:
-        """A server context with a certificate for a canonical name or a packed address."""
-        made, context = self._contexts.get(subject, (0.0, None))
+    def context(self, subject: str | bytes, *, intercepts: bool = False) -> ssl.SSLContext:
+        """A server context with a certificate for a canonical name or a packed address.
+
+        With `intercepts` it offers HTTP/2 too; a refusal is told over HTTP/1.1.
+        """
+        key = (subject, intercepts)
+        made, context = self._contexts.get(key, (0.0, None))
         if context is None or self._clock() - made > _RENEW_AFTER_S:
             from cloister.gateway.tls import server_context  # ssl: see there
 
-            context = server_context(self._authority.leaf(subject))
-            self._contexts[subject] = (self._clock(), context)
-        self._contexts.move_to_end(subject)
+            protocols = ("h2", "http/1.1") if intercepts else ("http/1.1",)
+            context = server_context(self._authority.leaf(subject), protocols)
+            self._contexts[key] = (self._clock(), context)
+        self._contexts.move_to_end(key)
         while len(self._contexts) > self._limit:
             self._contexts.popitem(last=False)
         return context

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from cloister.messages import ResponseHead
+
 _PHRASE_LIMIT_CHARACTERS = 200
 _FIELD_LIMIT_CHARACTERS = 600
 
@@ -38,6 +40,18 @@ class Page:
     phrase: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+
+    def head(self) -> ResponseHead:
+        """The head, for a codec to write."""
+        headers = tuple(
+            (name.lower().encode(), value.encode())
+            for name, value in self.headers
+            if name not in ("Content-Length", "Connection")
+        )
+        length = len(self.body)
+        return ResponseHead(
+            status=self.status, headers=headers, length=length, declared_length=length, phrase=self.phrase
+        )
 
     def http1(self, *, head_only: bool = False) -> bytes:
         """The whole answer as HTTP/1.1."""

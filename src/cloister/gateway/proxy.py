@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 
 from cloister.errors import UntrustedInputError
-from cloister.gateway import connection, http1, judge, strict
+from cloister.gateway import connection, intercept, judge, refuse, strict
 from cloister.gateway.judge import Asked
 from cloister.gateway.services import Services
 from cloister.gateway.wire import SocketWire, read_head
@@ -31,21 +31,21 @@ async def serve(services: Services, wire: SocketWire) -> None:
         if untrusted is None:
             return
         if not untrusted.startswith(b"CONNECT "):
-            await http1.serve(services, wire, None, untrusted)
+            await intercept.over_plain(services, wire, None, untrusted)
             return
         head = strict.request_head(untrusted)
         asked = judge.connect_target(head.untrusted_authority)
     except UntrustedInputError as error:
-        await http1.answer(services, wire, _NOBODY, Deny(reason=f"bad request: {error}"), status=400)
+        await refuse.over_http(services, wire, _NOBODY, Deny(reason=f"bad request: {error}"), status=400)
         return
     except TimeoutError:
-        await http1.answer(
+        await refuse.over_http(
             services, wire, _NOBODY, Deny(reason="the HTTP head did not come in time"), status=408
         )
         return
     denial = _denial(services, asked)
     if denial is not None and _shows_status(head):
-        await http1.answer(services, wire, asked, denial, head=head)
+        await refuse.over_http(services, wire, asked, denial, head=head)
         return
     if denial is not None:
         asked = dataclasses.replace(asked, host=None, denial=denial)
@@ -69,6 +69,6 @@ def _denial(services: Services, asked: Asked) -> Deny | None:
     if asked.host is None:
         return asked.denial
     raw, tls = judge.raw(services.policy, asked), judge.tls(services.policy, asked)
-    if isinstance(raw, Allow) or isinstance(tls, Allow) or judge.requests_granted(services.policy, asked):
+    if isinstance(raw, Allow) or not isinstance(tls, Deny) or judge.requests_granted(services.policy, asked):
         return services.unhealthy()
     return tls

@@ -44,6 +44,27 @@ async def over_tls(
         pass  # the refusal is written; the client did not want to read it
 
 
+async def over_http(
+    services: Services,
+    wire: SocketWire,
+    asked: Asked,
+    denial: Deny,
+    *,
+    head: strict.RequestHead | None = None,
+    status: int = 403,
+) -> None:
+    """Answer a request to the proxy itself with the page, and end the connection."""
+    method, path = (head.method, head.path) if head else (None, None)
+    services.refuse(denial, asked, protocol="http", status=status, method=method, path=path)
+    page = services.page(denial, asked, status=status, untrusted_accept=accept(head) if head else "")
+    try:
+        async with asyncio.timeout(services.deadlines.head_s):
+            await wire.send(page.http1(head_only=head is not None and head.method == "HEAD"))
+            await wire.finish()
+    except (OSError, TimeoutError):
+        pass  # the refusal is written; the client did not want to read it
+
+
 def accept(head: strict.RequestHead) -> str:
     """The Accept header, all its lines."""
     return b",".join(head.values(b"accept")).decode("latin-1")

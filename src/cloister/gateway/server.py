@@ -13,7 +13,7 @@ import socket
 from cloister.gateway import control
 from cloister.gateway.authority import Authority
 from cloister.gateway.patience import Packet
-from cloister.values import dataclass
+from cloister.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class GatewayStart:
     control: socket.socket
     public_directory: str
     host_roots: str | None
+    environ: dict[str, str] = field(default_factory=dict)  # the user's: sources of credentials need it
 
 
 def serve(start: GatewayStart, authority: Authority, packets: list[Packet]) -> int:

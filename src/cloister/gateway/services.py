@@ -24,6 +24,10 @@ from cloister.types import Deny, Policy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.audit.log import Protocol, Via
+    from cloister.gateway.http.pool import Pool
+    from cloister.gateway.vault import Vault
+
+_ALARMS_LIMIT = 20  # on the terminal; the log has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +42,28 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Shared by all handlers. `splices` are the tunnels that are open."""
+    """Shared by all handlers. `splices` are the tunnels that are open; `watched` the placeholders by credential."""
 
     policy: Policy
     dialler: Dialler
+    pool: Pool
+    vault: Vault
+    watched: dict[str, bytes]
+    tell: Callable[[str], None]  # an alarm for the user's terminal
     record: Record
     leaves: LeafCache
     pipes: PipePool
     deadlines: Deadlines = field(default_factory=Deadlines)
     splices: set[Splice] = field(default_factory=set)
     released: Callable[[], None] = lambda: None  # a tunnel has ended
+    alarmed: set[str] = field(default_factory=set)
+
+    def alarm(self, text: str, *, host: str) -> None:
+        """Write an alarm, and tell the user of each kind once."""
+        self.record.event(Event(kind="alarm", host=printable(host), text=text))
+        if text not in self.alarmed and len(self.alarmed) < _ALARMS_LIMIT:
+            self.alarmed.add(text)
+            self.tell(text)
 
     def refuse(
         self,

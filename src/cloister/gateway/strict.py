@@ -53,6 +53,17 @@ class RequestHead:
     minor_version: int
     headers: Headers
     length: int | None  # None: chunked
+    declared_length: bool = False  # by Content-Length, though it may be 0
+
+    @property
+    def connection(self) -> set[bytes]:
+        """What `Connection` (and its old proxy form) names."""
+        return self.tokens(b"connection") | self.tokens(b"proxy-connection")
+
+    @property
+    def closes(self) -> bool:
+        """Whether the client wants the connection to end."""
+        return b"close" in self.connection
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in order."""
@@ -70,6 +81,13 @@ class ResponseHead:
     status: int
     reason: bytes
     headers: Headers
+    length: int | None = -1  # Content-Length; -1: none; None: chunked
+    minor_version: int = 1
+
+    @property
+    def connection(self) -> set[bytes]:
+        """What `Connection` names."""
+        return self.tokens(b"connection")
 
     def values(self, name: bytes) -> list[bytes]:
         return [value for key, value in self.headers if key == name]
@@ -115,6 +133,7 @@ def request_head(untrusted: bytes) -> RequestHead:
         minor_version=minor,
         headers=headers,
         length=0 if length == -1 else length,
+        declared_length=length is not None and length >= 0,
     )
 
 
@@ -124,8 +143,14 @@ def response_head(untrusted: bytes) -> ResponseHead:
     match = _STATUS.fullmatch(first)
     if match is None:
         raise UntrustedInputError("bad status line")
-    _length(headers, int(match[1]))
-    return ResponseHead(status=int(match[2]), reason=match[3] or b"", headers=headers)
+    minor = int(match[1])
+    return ResponseHead(
+        status=int(match[2]),
+        reason=match[3] or b"",
+        headers=headers,
+        length=_length(headers, minor),
+        minor_version=minor,
+    )
 
 
 def authority(untrusted: str, *, default_port: int | None) -> tuple[str, int]:
@@ -139,6 +164,16 @@ def authority(untrusted: str, *, default_port: int | None) -> tuple[str, int]:
     if port > 65535:
         raise UntrustedInputError("port out of range")
     return match[1], port
+
+
+def header_lines(untrusted_lines: list[bytes]) -> Headers:
+    """Judge header lines that stand outside of a head (trailers)."""
+    if len(untrusted_lines) > HEADERS_LIMIT:
+        raise UntrustedInputError("too many HTTP headers")
+    for line in untrusted_lines:
+        if len(line) > LINE_LIMIT_BYTES or not _VALUE.fullmatch(line):
+            raise UntrustedInputError("control character in an HTTP header, or a line that is too long")
+    return tuple(_header(line) for line in untrusted_lines)
 
 
 def _lines(untrusted: bytes) -> tuple[bytes, Headers]:

@@ -7,7 +7,9 @@ Rule 2: `buffer` never holds more than its reader asked for plus one read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 from typing import Protocol
 
 from cloister.errors import UntrustedInputError
@@ -15,12 +17,14 @@ from cloister.errors import UntrustedInputError
 READ_BYTES = 64 * 1024
 _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) sends RST
 
 
 class Wire(Protocol):
     """Either a socket, or TLS over one (`tls.TlsWire`)."""
 
     buffer: bytearray
+    truncated: bool  # the stream ended, and not as its protocol ends one
 
     async def more(self) -> bool:
         """Read once into `buffer`; False at the end of the stream."""
@@ -31,11 +35,21 @@ class Wire(Protocol):
     async def finish(self) -> None:
         """Say that no more will be sent, and let the other side read what was."""
 
+    def stale(self) -> bool:
+        """True if the other side has closed, or has sent what nobody asked for."""
+
+    def close(self) -> None:
+        """Close it, now."""
+
+    def reset(self) -> None:
+        """Close it so that what was sent cannot be taken for whole."""
+
 
 class SocketWire:
     """A plain TCP connection. Owns the socket until `detach`."""
 
     __slots__ = ("_loop", "_owned", "buffer", "sock")
+    truncated = False
 
     def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
@@ -79,6 +93,13 @@ class SocketWire:
         """Give the socket away; `close` does nothing from now on."""
         self._owned = False
         return self.sock
+
+    def reset(self) -> None:
+        """Close with a reset (RST), which no reader takes for an end."""
+        if self._owned:
+            with contextlib.suppress(OSError):  # gone already
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.sock.close()
 
     def close(self) -> None:
         """Close the socket, unless it was given away."""

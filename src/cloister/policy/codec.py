@@ -11,9 +11,25 @@ from typing import TypeVar
 
 from cloister.errors import UntrustedInputError
 from cloister.policy.names import parse_host
-from cloister.types import HostPattern, Policy, Reach, Rule, Transport
+from cloister.types import (
+    AwsSignature,
+    BasicInjection,
+    Binding,
+    Credential,
+    HeaderInjection,
+    HostPattern,
+    Injection,
+    Policy,
+    PushRule,
+    QueryInjection,
+    Reach,
+    Replacement,
+    Rule,
+    Transport,
+)
 
 _T = TypeVar("_T")
+PLACEHOLDER_LEAST_CHARACTERS = 16  # a shorter one would be found by chance
 _RULE_KEYS = {"id", "reach", "name", "ports", "transport", "methods", "paths", "address_ranges", "note"}
 
 
@@ -26,14 +42,28 @@ def policy_document(policy: Policy) -> dict[str, object]:
     return {
         "bans": [_rule_document(rule) for rule in policy.bans],
         "grants": [_rule_document(rule) for rule in policy.grants],
+        "credentials": [_credential_document(credential) for credential in policy.credentials],
+        "passthrough": [_pattern_document(pattern) for pattern in policy.passthrough],
+        "push": {
+            "refs": list(policy.push.refs),
+            "delete": policy.push.delete,
+            "force": policy.push.force,
+        },
     }
 
 
 def parse_policy(document: object) -> Policy:
     """The policy of a plan's "policy" value. BrokenPolicyError if it is not exactly what we write."""
-    mapping = _mapping(document, {"bans", "grants"})
+    mapping = _mapping(document, {"bans", "grants", "credentials", "passthrough", "push"})
+    push = _mapping(mapping["push"], {"refs", "delete", "force"})
     return Policy(
-        bans=_all(mapping["bans"], "bans", _parse_rule), grants=_all(mapping["grants"], "grants", _parse_rule)
+        bans=_all(mapping["bans"], "bans", _parse_rule),
+        grants=_all(mapping["grants"], "grants", _parse_rule),
+        credentials=_all(mapping["credentials"], "credentials", _parse_credential),
+        passthrough=_all(mapping["passthrough"], "passthrough", _parse_pattern),
+        push=PushRule(
+            refs=_all(push["refs"], "refs", _text), delete=_flag(push["delete"]), force=_flag(push["force"])
+        ),
     )
 
 
@@ -69,6 +99,100 @@ def _parse_rule(document: object) -> Rule:
         address_ranges=_all(mapping["address_ranges"], "address_ranges", _text),
         note=_text(mapping["note"]),
     )
+
+
+def _credential_document(credential: Credential) -> dict[str, object]:
+    return {
+        "name": credential.name,
+        "source": credential.source,
+        "placeholder": credential.placeholder,
+        "confirm": credential.confirm,
+        "repositories": list(credential.repositories),
+        "read_only": credential.read_only,
+        "bindings": [
+            {
+                **_pattern_document(binding.pattern),
+                "ports": sorted(binding.ports),
+                "paths": list(binding.paths),
+                "inject": _injection_document(binding.injection),
+            }
+            for binding in credential.bindings
+        ],
+    }
+
+
+def _parse_credential(document: object) -> Credential:
+    keys = {"name", "source", "placeholder", "confirm", "repositories", "read_only", "bindings"}
+    mapping = _mapping(document, keys)
+    placeholder = _text(mapping["placeholder"])
+    if len(placeholder) < PLACEHOLDER_LEAST_CHARACTERS or not placeholder.isascii():
+        raise BrokenPolicyError("a credential's placeholder is too short, or not ASCII")
+    return Credential(
+        name=_text(mapping["name"]),
+        source=_text(mapping["source"]),
+        bindings=_all(mapping["bindings"], "bindings", _parse_binding),
+        placeholder=placeholder,
+        confirm=_flag(mapping["confirm"]),
+        repositories=_all(mapping["repositories"], "repositories", _text),
+        read_only=_flag(mapping["read_only"]),
+    )
+
+
+def _parse_binding(document: object) -> Binding:
+    mapping = _mapping(document, {"reach", "name", "ports", "paths", "inject"})
+    return Binding(
+        pattern=_pattern(_text(mapping["reach"]), _text(mapping["name"])),
+        injection=_parse_injection(mapping["inject"]),
+        ports=frozenset(_all(mapping["ports"], "ports", _port)),
+        paths=_all(mapping["paths"], "paths", _text),
+    )
+
+
+def _injection_document(injection: Injection) -> dict[str, object]:
+    match injection:
+        case HeaderInjection(name=name, template=template):
+            return {"kind": "header", "name": name, "template": template}
+        case BasicInjection(user=user):
+            return {"kind": "basic", "user": user}
+        case QueryInjection(name=name):
+            return {"kind": "query", "name": name}
+        case Replacement():
+            return {"kind": "replace"}
+        case AwsSignature():
+            return {"kind": "aws-sigv4"}
+
+
+def _parse_injection(document: object) -> Injection:
+    kind = document.get("kind") if isinstance(document, dict) else None
+    match kind:
+        case "header":
+            mapping = _mapping(document, {"kind", "name", "template"})
+            return HeaderInjection(name=_text(mapping["name"]), template=_text(mapping["template"]))
+        case "basic":
+            return BasicInjection(user=_text(_mapping(document, {"kind", "user"})["user"]))
+        case "query":
+            return QueryInjection(name=_text(_mapping(document, {"kind", "name"})["name"]))
+        case "replace":
+            return Replacement()
+        case "aws-sigv4":
+            return AwsSignature()
+        case _:
+            raise BrokenPolicyError("a credential has an unknown injection")
+
+
+def _pattern_document(pattern: HostPattern) -> dict[str, object]:
+    return {"reach": pattern.reach.value, "name": pattern.name}
+
+
+def _parse_pattern(document: object) -> HostPattern:
+    mapping = _mapping(document, {"reach", "name"})
+    return _pattern(_text(mapping["reach"]), _text(mapping["name"]))
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BrokenPolicyError("expected true or false")
+    return value
 
 
 def _pattern(reach_text: str, name: str) -> HostPattern:

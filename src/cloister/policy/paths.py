@@ -8,7 +8,8 @@ Rule 2: a path that servers may read in two ways (dot segments, encoded separato
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import eq
 
 from cloister.errors import UntrustedInputError
 from cloister.policy.match import PatternError
@@ -52,6 +53,32 @@ def parse_glob(text: str) -> str:
 def covers_path(glob: str, path: str) -> bool:
     """Whether a canonical path matches a canonical glob, as a whole."""
     return _segments_match(glob.split("/")[1:], path.split("/")[1:])
+
+
+def globs_overlap(one: str, other: str) -> bool:
+    """Whether some path matches both canonical globs."""
+    return _meet(_parts(one), _parts(other), "**", lambda a, b: _meet(a, b, "*", eq))
+
+
+def _parts(glob: str) -> list[str]:
+    """The segments, with a "**" at the end, which stands for one at least, as "*" and any more."""
+    *before, last = glob.split("/")[1:]
+    return [*before, "*", "**"] if last == "**" else [*before, last]
+
+
+def _meet(one: Sequence[str], other: Sequence[str], star: str, meets: Callable[[str, str], bool]) -> bool:
+    """Whether some sequence matches both, where `star` stands for any number of items (also none)."""
+    row = [True] + [False] * len(other)  # row[j]: one[:i] and other[:j] can stand for the same
+    for j, theirs in enumerate(other):
+        row[j + 1] = row[j] and theirs == star
+    for mine in one:
+        above, row = row, [row[0] and mine == star] + [False] * len(other)
+        for j, theirs in enumerate(other):
+            if star in (mine, theirs):  # it stands for nothing, or for the other's last item too
+                row[j + 1] = above[j + 1] or row[j]
+            else:
+                row[j + 1] = above[j] and meets(mine, theirs)
+    return row[-1]
 
 
 def _segments_match(globs: Sequence[str], segments: Sequence[str]) -> bool:

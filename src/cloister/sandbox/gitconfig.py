@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from cloister.values import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # Settings whose value is a secret itself.
 SECRET_KEYS = frozenset({"extraheader", "smtppass", "password", "token", "oauthtoken", "pass"})
 
@@ -143,3 +147,15 @@ def _value(raw: str) -> str:
         else:
             value += character
     return value.strip()
+
+
+def over_https(forges: Sequence[str]) -> str:
+    """Configuration by which SSH addresses of these hosts are reached over HTTPS, where the gateway can judge them."""
+    lines = []
+    for host in forges:
+        lines += [
+            f'[url "https://{host}/"]',
+            f"\tinsteadOf = git@{host}:",
+            f"\tinsteadOf = ssh://git@{host}/",
+        ]
+    return "".join(f"{line}\n" for line in lines)

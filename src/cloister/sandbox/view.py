@@ -29,7 +29,7 @@ from cloister.sandbox.workspace import contains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cloister.sandbox.facts import Facts
     from cloister.sandbox.protect import Protection
@@ -81,7 +81,7 @@ def build(
     tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
     mounts: list[Mount] = [
         *_system(),
-        *_etc(facts, sandbox_id),
+        *_etc(facts, sandbox_id, settings.texts("ssh_to_https")),
         Tmpfs("/tmp", None, 0o1777),  # noqa: S108
         Directory("/var"),
         Tmpfs("/var/tmp", None, 0o1777),  # noqa: S108
@@ -97,14 +97,15 @@ def build(
         *(Bind(path, path) for path in settings.read_only),
         Bind(workspace, workspace, writable=True),
         *_taken_away(scan),
+        *(Data(f"{facts.home}/{path}", text.encode()) for path, text in settings.files.items()),
     ]
     below = f"{facts.home}/"
     private_home.prepare(
         home_directory,
         (
-            (mount.target[len(below) :], os.path.isdir(mount.source))
+            (mount.target[len(below) :], isinstance(mount, Bind) and os.path.isdir(mount.source))
             for mount in mounts
-            if isinstance(mount, Bind)
+            if isinstance(mount, Bind | Data)
             and mount.target.startswith(below)
             and (mount.target == workspace or not contains(workspace, mount.target))
         ),
@@ -142,6 +143,9 @@ class Settings:
         self.read_only = self.texts("read_only")
         chosen = self._values.get("environment")
         self.environment = {str(k): str(v) for k, v in chosen.items()} if isinstance(chosen, dict) else {}
+        files = self._values.get("files")
+        # What the tools of a credential read: path below the home → text with its placeholder.
+        self.files = {str(k): str(v) for k, v in files.items()} if isinstance(files, dict) else {}
         self.limits = Limits(
             memory_bytes=self._integer("memory_bytes"),
             cpus=float(cpus) if isinstance(cpus := self._values.get("cpus"), int | float) else None,
@@ -170,7 +174,7 @@ def _system() -> Iterator[Mount]:
     yield Tmpfs("/dev/shm", None, 0o1777)  # noqa: S108
 
 
-def _etc(facts: Facts, sandbox_id: str) -> Iterator[Mount]:
+def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount]:
     yield Directory("/etc")  # parents that bubblewrap makes by itself have mode 0700
     for name in ETC_DIRECTORIES:
         if os.path.isdir(f"/etc/{name}"):
@@ -201,8 +205,8 @@ def _etc(facts: Facts, sandbox_id: str) -> Iterator[Mount]:
     identity = gitconfig.identity(
         _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
     )
-    if identity:
-        yield Data("/etc/gitconfig", identity.encode())
+    if identity or forges:
+        yield Data("/etc/gitconfig", (identity + gitconfig.over_https(forges)).encode())
     yield CaBundle(environment.CA_BUNDLE)
     for link in BUNDLE_LINKS:
         yield Symlink(link, environment.CA_BUNDLE)

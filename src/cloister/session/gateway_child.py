@@ -80,6 +80,7 @@ def _serve(
         control=connection,
         public_directory=public_directory,
         host_roots=host_roots,
+        environ=dict(os.environ),
     )
     return serve(start, authority, packets)
 

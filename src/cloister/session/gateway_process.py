@@ -16,6 +16,7 @@ from cloister.errors import GatewayError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.sandbox.plan import Plan
+    from cloister.session.question import Question
 
 _STOP_TIMEOUT_S = 2.0
 _PINGS_TO_ALARM = 3
@@ -36,6 +37,20 @@ class Gateway:
         self.ready = False
         self._unanswered = 0
         self.failure = ""
+        self.question: Question | None = None
+
+    def answer(self) -> None:
+        """Pass on what the user has typed."""
+        if self.question is None:
+            return
+        allowed = self.question.answer()
+        if allowed is not None:
+            message = {"op": "answer", "name": self.question.name, "allowed": allowed}
+            import json
+
+            with suppress(OSError):
+                self.control.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+            self.question = None
 
     def begin(
         self, *, sandbox_id: str, plan: Plan, audit_path: str, public_directory: str, host_roots: str | None
@@ -112,6 +127,13 @@ class Gateway:
                 self.failure = message["text"]
             case "alarm":
                 tell(f"ALARM: {message['text']}")
+            case "ask":
+                from cloister.session.question import Question  # seldom anything is asked
+
+                self.question = Question.put(message["name"], message["text"], tell)
+            case "settled" if self.question is not None and self.question.name == message["name"]:
+                self.question.close()
+                self.question = None
         return True
 
 

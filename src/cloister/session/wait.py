@@ -50,7 +50,14 @@ class Waiter:
             while True:
                 self._forward_pending()
                 wait_ms = _RETRY_MS if self._pending else PING_INTERVAL_MS
+                asked = gateway.question.terminal if gateway.question is not None else None
+                if asked is not None:
+                    poll.register(asked, select.POLLIN)
                 ready = {descriptor for descriptor, _ in poll.poll(wait_ms)}
+                if asked is not None:
+                    poll.unregister(asked)
+                    if asked in ready:
+                        gateway.answer()
                 if not ready and not self._pending:
                     gateway.ping(self._tell)
                 if running.status in ready and not self._read_report(running.status):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import threading
@@ -85,6 +86,7 @@ class Harness:
             control=theirs,
             public_directory=str(directory),
             host_roots=None,
+            environ=dict(os.environ),
         )
         self._listeners: dict[tuple[str, str, int], int] = {}
         self._dialled: dict[int, tuple[str, int]] = {}
@@ -237,14 +239,23 @@ def plan(
     *grants: dict[str, object],
     hosts: dict[str, tuple[str, int]] | None = None,
     bans: list[dict[str, object]] | None = None,
+    credentials: list[dict[str, object]] | None = None,
+    push: tuple[str, ...] = (),
+    upstream_ca: tuple[str, ...] = (),
 ) -> dict[str, object]:
     """A compiled plan with these grants; `hosts` pins names to origins."""
     return {
-        "policy": {"bans": bans or [], "grants": list(grants)},
+        "policy": {
+            "bans": bans or [],
+            "grants": list(grants),
+            "credentials": credentials or [],
+            "passthrough": [],
+            "push": {"refs": list(push), "delete": False, "force": False},
+        },
         "hosts": {
             name: {"address": address, "port": port} for name, (address, port) in (hosts or {}).items()
         },
-        "upstream_ca": [],
+        "upstream_ca": list(upstream_ca),
         "bound": [],
         "sandbox": {},
     }

@@ -19,6 +19,13 @@ PATTERNS = st.one_of(
     st.builds(HostPattern, reach=st.sampled_from([Reach.EXACT, Reach.SUBDOMAINS]), name=NAMES),
     st.just(HostPattern(reach=Reach.UNSAFE_ANY, name="")),
 )
+EMPTY: dict[str, object] = {
+    "bans": [],
+    "grants": [],
+    "credentials": [],
+    "passthrough": [],
+    "push": {"refs": [], "delete": False, "force": False},
+}
 RULES = st.builds(
     Rule,
     id=st.text(min_size=1),
@@ -67,7 +74,7 @@ def test_the_document_of_a_rule() -> None:
             ),
         )
     )
-    assert policy_document(policy) == {"bans": [], "grants": [RULE]}
+    assert policy_document(policy) == {**EMPTY, "grants": [RULE]}
 
 
 @pytest.mark.parametrize(
@@ -80,12 +87,12 @@ def test_the_document_of_a_rule() -> None:
         {},
         {"bans": []},
         {"grants": []},
-        {"bans": [], "grants": [], "more": []},
-        {"bans": {}, "grants": []},
-        {"bans": [], "grants": None},
-        {"bans": [], "grants": "abc"},
-        {"bans": [], "grants": [None]},
-        {"bans": [], "grants": [[]]},
+        {**EMPTY, "bans": [], "grants": [], "more": []},
+        {**EMPTY, "bans": {}, "grants": []},
+        {**EMPTY, "bans": [], "grants": None},
+        {**EMPTY, "bans": [], "grants": "abc"},
+        {**EMPTY, "bans": [], "grants": [None]},
+        {**EMPTY, "bans": [], "grants": [[]]},
     ],
 )
 def test_a_document_of_another_shape_is_broken(document: object) -> None:
@@ -97,12 +104,12 @@ def test_a_document_of_another_shape_is_broken(document: object) -> None:
 def test_a_rule_without_one_of_its_keys_is_broken(key: str) -> None:
     rule = {name: value for name, value in RULE.items() if name != key}
     with pytest.raises(BrokenPolicyError, match="exactly the keys"):
-        parse_policy({"bans": [], "grants": [rule]})
+        parse_policy({**EMPTY, "grants": [rule]})
 
 
 def test_a_rule_with_an_unknown_key_is_broken() -> None:
     with pytest.raises(BrokenPolicyError, match="exactly the keys"):
-        parse_policy({"bans": [], "grants": [{**RULE, "hots": "x"}]})
+        parse_policy({**EMPTY, "grants": [{**RULE, "hots": "x"}]})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ def test_a_rule_with_an_unknown_key_is_broken() -> None:
 )
 @pytest.mark.parametrize("which", ["bans", "grants"])
 def test_a_rule_with_a_wrong_value_is_broken(which: str, key: str, value: object, why: str) -> None:
-    document: dict[str, list[object]] = {"bans": [], "grants": []}
+    document: dict[str, object] = dict(EMPTY)
     document[which] = [copy.deepcopy(RULE), {**RULE, key: value}]
     with pytest.raises(BrokenPolicyError, match=why):
         parse_policy(document)
@@ -152,4 +159,4 @@ def test_a_rule_with_a_wrong_value_is_broken(which: str, key: str, value: object
 
 def test_a_rule_for_any_host_has_no_name() -> None:
     rule = {**RULE, "reach": "any", "name": ""}
-    assert parse_policy({"bans": [], "grants": [rule]}).grants[0].pattern.reach is Reach.UNSAFE_ANY
+    assert parse_policy({**EMPTY, "grants": [rule]}).grants[0].pattern.reach is Reach.UNSAFE_ANY

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from cloister.gateway.strict import Form
 from cloister.messages import Headers, RequestHead, ResponseHead
 
 
@@ -26,9 +27,13 @@ class Downstream(Protocol):
     """A request from the sandbox, and the place for its response. Lives as long as the handler's call."""
 
     request: RequestHead
-    protocol: str  # "h1" or "h2"
-    trailers: Headers  # the request's; valid once `read` has given b""
+    form: Form  # of the request's target
     answered: bool  # a byte of the final response may have gone
+    keep_alive: bool  # False: the connection ends after this response, where the protocol allows
+
+    @property
+    def trailers(self) -> Headers:
+        """The request's; valid once `read` has given b""."""
 
     async def read(self) -> bytes:
         """The next part of the body (at most 256 KiB); b"" at its end, and ever after."""
@@ -38,6 +43,9 @@ class Downstream(Protocol):
 
     async def send_head(self, head: ResponseHead, *, ended: bool) -> None:
         """The final response's head; `ended`: nothing follows."""
+
+    async def flush(self) -> None:
+        """Let go of a head that waits for its first part, to leave in one piece with it."""
 
     async def write(self, data: bytes) -> None:
         """A part of the response's body."""
@@ -56,8 +64,10 @@ class Upstream(Protocol):
     """A request to a destination, and its response. Ends with `release` or `abort`."""
 
     address: str  # that was dialled, for the audit log
-    protocol: str
-    trailers: Headers  # the response's; valid once `read` has given b""
+
+    @property
+    def trailers(self) -> Headers:
+        """The response's; valid once `read` has given b""."""
 
     async def send_head(self, request: RequestHead, *, ended: bool) -> None:
         """The request's head, with its `untrusted_authority` replaced by what was judged; `ended`: no body follows.
@@ -76,6 +86,10 @@ class Upstream(Protocol):
 
         StaleError if a reused connection went without a byte of an answer, and the request had no body.
         """
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether `read` need not wait."""
 
     async def read(self) -> bytes:
         """The next part of the response's body (at most 256 KiB); b"" at its end, and ever after."""

@@ -1,0 +1,112 @@
+"""Take credentials' values out of what comes back, byte for byte.
+
+Rule 1: every spelling: as it is, percent-encoded, JSON's escapes, base64 (any alignment, both alphabets, so within
+        `Basic` too), hexadecimal. What is found becomes as many "*": lengths stay true (ADR 0053).
+Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed.
+Rule 3: not seen: a value inside of an archive, encrypted, or cut into pieces by the application.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from urllib.parse import quote
+
+from cloister.credentials.placeholder import stable_base64
+from cloister.messages import ResponseHead
+from cloister.secret import Secret
+
+LEAST_BYTES = 6  # a shorter value would be found by chance, all over the place
+
+
+class Redactor:
+    """Redacts one stream."""
+
+    def __init__(self, secrets: Sequence[Secret]) -> None:
+        self._needles = needles(secrets)
+        self._longest = max((len(needle) for needle in self._needles), default=1)
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What may be delivered now, masked."""
+        if self._held:
+            data = self._held + data
+        data = _mask(data, self._needles)
+        keep = self._begun(data)
+        if not keep:
+            self._held = b""
+            return data
+        self._held = data[-keep:]
+        return data[:-keep]
+
+    def end(self) -> bytes:
+        """What was held back."""
+        held, self._held = self._held, b""
+        return held
+
+    def _begun(self, data: bytes) -> int:
+        """How many of the last bytes may be the beginning of a value."""
+        tail = data[-self._longest + 1 :] if self._longest > 1 else b""
+        longest = 0
+        for needle in self._needles:
+            at = tail.find(needle[0], max(0, len(tail) - len(needle) + 1))
+            while at >= 0:
+                if needle.startswith(tail[at:]):
+                    longest = max(longest, len(tail) - at)
+                    break
+                at = tail.find(needle[0], at + 1)
+        return longest
+
+
+def redact_head(head: ResponseHead, secrets: Sequence[Secret]) -> ResponseHead:
+    """The head with every value masked, in names of headers too."""
+    found = needles(secrets)
+    pairs = tuple((_mask(name, found), _mask(value, found)) for name, value in head.headers)
+    return head if pairs == head.headers else replace(head, headers=pairs)
+
+
+def redact_text(text: str, secrets: Sequence[Secret]) -> str:
+    """A text for people or for a WebSocket, masked."""
+    return _mask(text.encode(), needles(secrets)).decode(errors="replace")
+
+
+def needles(secrets: Sequence[Secret]) -> tuple[bytes, ...]:
+    """All spellings of all values, the longest first."""
+    found: dict[bytes, None] = {}
+    for secret in secrets:
+        for spelling in _spellings(secret.reveal()):
+            found[spelling] = None
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+@lru_cache(maxsize=256)
+def _spellings(value: bytes) -> tuple[bytes, ...]:
+    if len(value) < LEAST_BYTES:
+        return ()
+    percent = quote(value, safe="").encode()
+    text = value.decode("utf-8", "surrogateescape")
+    escaped = json.dumps(text)[1:-1].encode("ascii", "ignore")
+    found = [
+        value,
+        percent,
+        re.sub(rb"%[0-9A-F]{2}", lambda match: match[0].lower(), percent),
+        quote(value).encode(),
+        quote(value, safe="-._~!$&'()*+,;=:@/").encode(),
+        escaped,
+        escaped.replace(b"/", b"\\/"),
+        "".join(f"\\u{ord(char):04x}" for char in text).encode("ascii", "ignore"),
+        value.hex().encode(),
+        value.hex().upper().encode(),
+        *stable_base64(value),
+    ]
+    return tuple(dict.fromkeys(spelling for spelling in found if len(spelling) >= LEAST_BYTES))
+
+
+def _mask(data: bytes, found: Sequence[bytes]) -> bytes:
+    for needle in found:
+        if needle in data:
+            data = data.replace(needle, b"*" * len(needle))
+    return data

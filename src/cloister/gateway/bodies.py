@@ -1,0 +1,202 @@
+"""What bodies go through on their way: looked at for placeholders, changed, freed of secrets, kept to be sent again.
+
+Rule 1: streams. Memory is bounded whatever the size: one part, what a filter holds back, KEEP_BYTES.
+Rule 2: a decoded body is looked at, not its encoding; what cannot be decoded towards the sandbox is not delivered
+        (it could hold a secret), what cannot be decoded towards the upstream is looked at as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+from cloister.credentials import decode
+from cloister.credentials.placeholder import Scanner
+from cloister.credentials.redact import Redactor
+from cloister.credentials.replace import Replacer
+from cloister.errors import UntrustedInputError
+from cloister.gateway.http.streams import Downstream
+from cloister.messages import Headers, ResponseHead
+from cloister.secret import Secret
+
+KEEP_BYTES = 64 * 1024
+
+
+class Source:
+    """The request's body as it comes from the client. It can be read again as long as it is short."""
+
+    def __init__(self, downstream: Downstream, *, idle_s: float) -> None:
+        self._downstream = downstream
+        self._idle_s = idle_s
+        self._kept: list[bytes] | None = []
+        self._kept_bytes = 0
+        self._again: list[bytes] = []
+        self.ended = downstream.request.length == 0
+        self.begun = False
+
+    async def read(self) -> bytes:
+        """The next part; b"" at the end. TimeoutError, OSError or UntrustedInputError: the client's fault."""
+        if self._again:
+            return self._again.pop(0)
+        if self.ended:
+            return b""
+        if not self.begun:
+            self.begun = True
+            await self._downstream.send_continue()
+        async with asyncio.timeout(self._idle_s):
+            part = await self._downstream.read()
+        self.ended = not part
+        self._keep(part)
+        return part
+
+    def rewind(self) -> bool:
+        """Start again from the first byte, if that is possible."""
+        if self._kept is None:
+            return False
+        self._again = list(self._kept)
+        return True
+
+    def put_back(self, parts: list[bytes]) -> None:
+        """Read these again first."""
+        self._again = parts + self._again
+
+    @property
+    def trailers(self) -> Headers:
+        """Valid at the end."""
+        return self._downstream.trailers
+
+    def _keep(self, part: bytes) -> None:
+        if self._kept is None:
+            return
+        self._kept_bytes += len(part)
+        if self._kept_bytes > KEEP_BYTES:
+            self._kept = None
+        elif part:
+            self._kept.append(part)
+
+
+class Outgoing:
+    """The filters of a request's body."""
+
+    def __init__(
+        self,
+        *,
+        scanner: Scanner | None,
+        allowed: frozenset[str],
+        encoding: bytes,
+        replacements: Sequence[tuple[bytes, Secret]],
+        content_type: bytes,
+    ) -> None:
+        self._scanner = scanner
+        self._allowed = allowed
+        self._replacer = Replacer(replacements, content_type=content_type) if replacements else None
+        self._decoder = _lenient_decoder(encoding) if scanner is not None or replacements else None
+        self.decodes = self._decoder is not None and self._replacer is not None
+
+    @property
+    def changes_length(self) -> bool:
+        """Whether what leaves may be longer or shorter than what came."""
+        return self._replacer is not None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What may leave. MisplacedPlaceholderError, or UntrustedInputError if it cannot be decoded and must be."""
+        if self._decoder is None:
+            self._look(data)
+            yield self._replacer.feed(data) if self._replacer else data
+            return
+        if self._replacer is None:  # only looked at: the original leaves
+            for piece in self._decoded(data):
+                self._look(piece)
+            yield data
+            return
+        for piece in self._decoder.feed(data):
+            self._look(piece)
+            yield self._replacer.feed(piece)
+
+    def end(self) -> bytes:
+        """What was held back."""
+        if self._decoder is not None and self._replacer is not None:
+            self._decoder.end()
+        return self._replacer.end() if self._replacer else b""
+
+    def _look(self, data: bytes) -> None:
+        if self._scanner is None:
+            return
+        found = self._scanner.feed(data) - self._allowed
+        if found:
+            raise MisplacedPlaceholderError(found)
+
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        try:
+            if self._decoder is not None:
+                yield from self._decoder.feed(data)
+        except UntrustedInputError:  # not what its head says: nobody else can read it either
+            self._decoder = None
+            self._look(data)
+
+
+class MisplacedPlaceholderError(Exception):
+    """A body holds placeholders that must not go where it goes."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(", ".join(sorted(names)))
+        self.names = names
+
+
+class Incoming:
+    """The filters of a response's body. `head` is the response's head as the sandbox gets it."""
+
+    def __init__(self, head: ResponseHead, secrets: Sequence[Secret]) -> None:
+        self._redactor = Redactor(secrets) if secrets and head.length != 0 else None
+        self._decoder: decode.Decoder | None = None
+        self.head = head
+        if not secrets:
+            return
+        from cloister.credentials.redact import redact_head
+
+        if self._redactor is not None:
+            encoding = b",".join(head.values(b"content-encoding"))
+            self._decoder = decode.decoder(encoding)
+        if self._decoder is not None:
+            self.head = _decoded_head(head)
+        self.head = redact_head(self.head, secrets)
+
+    @property
+    def passive(self) -> bool:
+        """Whether bodies pass as they are."""
+        return self._redactor is None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What may be delivered. UntrustedInputError if it cannot be decoded."""
+        if self._redactor is None:
+            yield data
+        elif self._decoder is None:
+            yield self._redactor.feed(data)
+        else:
+            for piece in self._decoder.feed(data):
+                yield self._redactor.feed(piece)
+
+    def end(self) -> bytes:
+        """What was held back."""
+        if self._decoder is not None:
+            self._decoder.end()
+        return self._redactor.end() if self._redactor is not None else b""
+
+
+def _lenient_decoder(encoding: bytes) -> decode.Decoder | None:
+    try:
+        return decode.decoder(encoding)
+    except UntrustedInputError:  # such as aws-chunked: not one that hides anything
+        return None
+
+
+def _decoded_head(head: ResponseHead) -> ResponseHead:
+    from dataclasses import replace
+
+    headers = tuple((name, value) for name, value in head.headers if name != b"content-encoding")
+    return replace(head, headers=headers, length=None, declared_length=None)
+
+
+def placeholders(names_and_texts: Mapping[str, str]) -> dict[str, bytes]:
+    """What a `Scanner` looks for."""
+    return {name: text.encode("ascii") for name, text in names_and_texts.items()}

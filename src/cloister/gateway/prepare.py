@@ -1,0 +1,45 @@
+"""Write credentials into a request's head. No I/O.
+
+Rule 1: a credential that is withheld leaves no placeholder behind where it would have stood: upstreams answer a bad
+        token with 401, and an anonymous request with what is public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cloister.credentials.inject import inject, withhold
+from cloister.credentials.replace import replace_in_head
+from cloister.messages import RequestHead
+from cloister.types import AwsSignature, Replacement
+
+if TYPE_CHECKING:
+    from cloister.gateway.use import Uses
+    from cloister.secret import Secret
+    from cloister.secrets.source import Value
+
+
+def head(request: RequestHead, uses: Uses, values: Mapping[str, Value]) -> RequestHead:
+    """The request as it leaves. UnfitSecretError if a value does not fit where it must stand."""
+    for use in uses.withheld:
+        request = withhold(request, use.binding.injection, use.credential.placeholder.encode())
+    pairs = replacements(uses, values)
+    if pairs:
+        request = replace_in_head(request, pairs)
+    for use in uses.injected:
+        match use.binding.injection:
+            case Replacement() | AwsSignature():  # a signature is the last thing: see `request.py`
+                continue
+            case injection:
+                request = inject(request, injection, values[use.credential.name].secret)
+    return request
+
+
+def replacements(uses: Uses, values: Mapping[str, Value]) -> list[tuple[bytes, Secret]]:
+    """The placeholders that are to be replaced, with their values."""
+    return [
+        (use.credential.placeholder.encode(), values[use.credential.name].secret)
+        for use in uses.injected
+        if isinstance(use.binding.injection, Replacement) and use.credential.name in values
+    ]
