@@ -7,16 +7,21 @@ Rule 2: "sources" lists every file that was read or found missing, so that the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 
 from cloister import PLAN_FORMAT, __version__
 from cloister.config import directories, trust
+from cloister.config.collisions import check_exposed
+from cloister.config.credentials import Found, credentials_of
 from cloister.config.files import read_own_configuration
+from cloister.config.git import forges_of, signing_of
 from cloister.config.load import Level, load
 from cloister.config.pins import pinned_hosts, upstream_cas
 from cloister.config.preset import load_presets
 from cloister.config.rules import policy_of
-from cloister.config.settings import Overrides, merged
+from cloister.config.settings import Overrides, Settings, merged
+from cloister.config.shown import together
 from cloister.policy.codec import policy_document
 from cloister.types import DEFAULT_WEB_PORTS, Policy, Reach
 
@@ -61,18 +66,49 @@ def compile_plan(
     levels = ((Level.USER, user), (Level.PROJECT, project))
     loaded = [load(path, text, level) for level, (path, text) in levels if text is not None]
     settings = merged(loaded, overrides, home)
-    policy = policy_of(loaded, overrides, settings.profile, load_presets())
+    presets = load_presets()
+    found = credentials_of(loaded, presets, seed=project[0])
+    check_exposed(found, settings, home)
+    policy = policy_of(loaded, overrides, settings.profile, presets, found)
+    signing = signing_of(loaded)
     return {
         "format": PLAN_FORMAT,
         "cloister": __version__,
         "profile": settings.profile,
         "sources": [],
-        "sandbox": settings.document(),
+        "sandbox": {
+            **settings.document(),
+            "environment": _variables(settings, found),
+            "files": _files(found, home, workspace=os.path.dirname(project[0])),
+            "ssh_to_https": forges_of(loaded, found, presets, policy, signing),
+        },
+        "ssh": signing.document(),
         "policy": policy_document(policy),
         "hosts": pinned_hosts(loaded),
         "upstream_ca": upstream_cas(loaded, home),
         "bound": _bound(policy),
     }
+
+
+def _variables(settings: Settings, found: Sequence[Found]) -> dict[str, str]:
+    """The variables that the sandbox gets. What the user sets wins over a placeholder."""
+    variables: dict[str, str] = {}
+    for one in found:
+        variables |= one.environment
+    return {**variables, **dict(settings.environment)}
+
+
+def _files(found: Sequence[Found], home: str, *, workspace: str) -> dict[str, str]:
+    """The files that lie in the sandbox's home. They are mounted there, so never within the workspace."""
+    for one in found:
+        for path in one.files:
+            if workspace and f"{home}/{path}".startswith(f"{workspace}/"):
+                raise one.place.item("files").error(
+                    "this file lies in the workspace",
+                    expected="a file of the home, beside it",
+                    found=f"~/{path}",
+                )
+    return together(one.files for one in found)
 
 
 def _bound(policy: Policy) -> list[dict[str, object]]:

@@ -18,7 +18,17 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cloister.config.locate import Path, line_of, lines
-from cloister.config.model import USER_ONLY, Document, Network, NetworkRule, Sandbox, Table
+from cloister.config.model import (
+    USER_ONLY,
+    CredentialTable,
+    Document,
+    Git,
+    Network,
+    NetworkRule,
+    Sandbox,
+    Ssh,
+    Table,
+)
 from cloister.config.wording import quoted, visible
 from cloister.errors import ConfigurationError
 
@@ -27,11 +37,12 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("sandbox",): Sandbox,
     ("network",): Network,
     ("network", "rule"): NetworkRule,
+    ("credential",): CredentialTable,
+    ("git",): Git,
+    ("ssh",): Ssh,
 }
 # Names of DESIGN that are not built yet: said as such, rather than as unknown.
 _LATER: dict[Path, str] = {
-    ("credential",): "credentials come with a later release; until then the sandbox holds none",
-    ("git",): "rules for git come with a later release",
     ("sandbox", "image"): "container images come with a later release, together with the container runtimes",
 }
 _TOML_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
@@ -211,4 +222,5 @@ def _words(model: type[Table], name: str) -> dict[str, str]:
 def _table_name(table: tuple[str, ...]) -> str:
     if not table:
         return "the file"
-    return "[[network.rule]]" if table == ("network", "rule") else f"[{'.'.join(table)}]"
+    name = ".".join(table)
+    return f"[[{name}]]" if table in (("network", "rule"), ("credential",)) else f"[{name}]"

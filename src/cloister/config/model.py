@@ -82,9 +82,7 @@ class NetworkRule(Table):
     transport: Literal["web", "tcp"] = _key(
         "text", "web", '`"web"`: TLS and HTTP. `"tcp"`: any protocol; needs `ports`.', shown='`"web"`'
     )
-    scheme: Literal["http"] | None = _key(
-        "text", None, 'Only `"http"`: the ports are plain HTTP, which `methods` and `paths` need.'
-    )
+    scheme: Literal["http"] | None = _key("text", None, 'Only `"http"`: the ports are plain HTTP.')
     methods: list[str] = _key("list of texts", [], 'HTTP methods, as in `["GET", "HEAD"]`.', shown="any")
     paths: list[str] = _key(
         "list of texts",
@@ -120,6 +118,12 @@ class Network(Table):
         "Pinned addresses may be private.",
         where=USER_ONLY,
     )
+    passthrough: list[str] = _key(
+        "list of texts",
+        [],
+        "Hosts that are never decrypted (clients that pin certificates, mutual TLS): judged by name alone, "
+        "without credentials.",
+    )
     upstream_ca: list[str] = _key(
         "list of texts",
         [],
@@ -128,8 +132,96 @@ class Network(Table):
     )
 
 
+class CredentialTable(Table):
+    """A secret that the gateway holds. The sandbox sees a placeholder; the value goes into requests to these hosts."""
+
+    name: str = Field(
+        description="What it is called in logs and commands.",
+        json_schema_extra={"kind": "text", "shown_default": "required", "where": USER_AND_PROJECT},
+    )
+    source: str = Field(
+        description="Where its value is: `env:NAME`, `file:PATH`, `exec:ARGV`, `op://VAULT/ITEM/FIELD`, `gh:`, "
+        "`keychain:SERVICE/ACCOUNT`, `pass:ENTRY`, `aws-sts:…`, `github-app:OWNER/REPO?…`. It is read on your machine, "
+        "when it is needed: in a project's file it counts only once you have adopted it.",
+        json_schema_extra={"kind": "text", "shown_default": "required", "where": USER_AND_PROJECT},
+    )
+    preset: str | None = _key(
+        "text", None, "A preset that fills hosts, inject, env, files and placeholder; see below."
+    )
+    hosts: list[str] = _key(
+        "list of texts", [], 'Where it goes: `"name"`, `"*.suffix"` or `"host:port"`.', shown="the preset's"
+    )
+    inject: str | None = _key(
+        "text",
+        None,
+        'Where in a request: `"bearer"`, `"basic:USER"`, `"header:NAME"`, `"header:NAME:TEMPLATE with {}"`, '
+        '`"query:NAME"`, `"replace"` (wherever the placeholder stands) or `"aws-sigv4"`.',
+        shown="the preset's",
+    )
+    env: str | list[str] | None = _key(
+        "list of texts",
+        None,
+        "The variable, or variables, that hold the placeholder in the sandbox. What `[sandbox] env` says wins.",
+        shown="the preset's",
+    )
+    placeholder: str | None = _key(
+        "text",
+        None,
+        "The placeholder's shape, or the placeholder itself.",
+        shown='the preset\'s, or `"plain"`',
+    )
+    files: dict[str, str] | None = _key(
+        "table of texts",
+        None,
+        "Files of the sandbox's home with `{placeholder}` in them, read-only.",
+        shown="the preset's",
+    )
+    confirm: bool = _key("true or false", False, "Ask the user at its first use.", shown="`false`")
+    repositories: list[str] = _key(
+        "list of texts", [], 'Only for these (GitHub, GitLab): `"owner/name"` or `"owner/*"`.', shown="any"
+    )
+    read_only: bool = _key(
+        "true or false",
+        False,
+        "Only for fetching: no pushes, GET, HEAD and OPTIONS elsewhere.",
+        shown="`false`",
+    )
+    paths: list[str] = _key("list of texts", [], "Only for these paths; globs as in a rule.", shown="any")
+
+
+class Git(Table):
+    """What git may push through the gateway. Nothing, unless it stands here."""
+
+    push: list[str] = _key("list of texts", [], 'Refs that may be pushed to, as in `["refs/heads/agent/*"]`.')
+    delete: bool | None = _key("true or false", None, "They may be deleted too.", shown="`false`")
+    force: bool | None = _key(
+        "true or false", None, "They may be moved to what does not follow them.", shown="`false`"
+    )
+    ssh_to_https: bool | None = _key(
+        "true or false", None, "SSH addresses of forges are reached over HTTPS.", shown="`true`"
+    )
+
+
+class Ssh(Table):
+    """Your SSH agent, filtered: the sandbox can have signatures of these keys for these hosts, and nothing else."""
+
+    agent: bool | None = _key("true or false", None, "Forward it. Needs `keys` and `hosts`.", shown="`false`")
+    keys: list[str] = _key(
+        "list of texts", [], "Keys that may sign: the fingerprint or the comment that `ssh-add -l` prints."
+    )
+    hosts: list[str] = _key(
+        "list of texts", [], "Hosts that they may sign for, by your `known_hosts`; the port needs a rule."
+    )
+    confirm: bool | None = _key("true or false", None, "Ask for each signature.", shown="`true`")
+
+
 class Document(Table):
     """A whole configuration file."""
 
     sandbox: Sandbox = Field(default_factory=Sandbox)
     network: Network = Field(default_factory=Network)
+    credential: list[CredentialTable] = _key(
+        "list of tables", [], "Secrets that the gateway holds; see below."
+    )
+    git: Git = Field(default_factory=Git)
+    ssh: Ssh = Field(default_factory=Ssh)

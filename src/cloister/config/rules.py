@@ -1,7 +1,7 @@
 """Turn the [network] tables, the presets and the profile into the policy.
 
-Rule 1: what cannot be enforced wholly is refused at load. Methods and paths need requests that are read, so
-        their ports must be declared plain HTTP, and no other grant may cover them (the rule would be void).
+Rule 1: what cannot be enforced wholly is refused at load. Methods and paths need requests that are read, so no
+        other grant may cover them (the rule would be void), and no `passthrough`.
 Rule 2: a ban without a port bans every port that anything opens.
 Rule 3: the ids of rules are unique and say where each comes from: "project:allow:api.example.com:8443".
 """
@@ -11,9 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cloister.config.collisions import check_readable, check_together
+from cloister.config.credentials import Found, own_grants
+from cloister.config.git import push_of
 from cloister.config.load import Loaded, nearest
 from cloister.config.model import NetworkRule
-from cloister.config.preset import Preset
+from cloister.config.passthrough import passthrough_of
+from cloister.config.preset import CREDENTIAL_KIND, Preset
 from cloister.config.profiles import PROFILES, Profile
 from cloister.config.settings import Overrides, Place, place_of
 from cloister.config.wording import quoted
@@ -30,7 +34,6 @@ from cloister.policy.match import (
 from cloister.policy.paths import parse_glob
 from cloister.types import DEFAULT_WEB_PORTS, HostPattern, Policy, Reach, Rule, Transport
 
-_TLS_PORT = 443
 _PLAIN_HTTP_PORTS = frozenset({80})
 _METHOD_LIMIT = 32
 
@@ -46,12 +49,17 @@ class _Declared:
 
 
 def policy_of(
-    files: Sequence[Loaded], overrides: Overrides, profile_name: str, presets: Mapping[str, Preset]
+    files: Sequence[Loaded],
+    overrides: Overrides,
+    profile_name: str,
+    presets: Mapping[str, Preset],
+    found: Sequence[Found] = (),
 ) -> Policy:
     """The policy of a profile, the files and the command line. CloisterError if something is wrong."""
     profile = PROFILES[profile_name]
     declared = [found for file in files for found in _declared(file)]
     _refuse_duplicates(declared)
+    check_together(found)
     chosen = _chosen_presets(files, profile, presets)
     grants = _profile_grants(profile)
     grants += [rule for name in chosen for rule in presets[name].rules()]
@@ -59,13 +67,22 @@ def policy_of(
         grants += [found.rule for found in declared if not found.is_ban]
     grants += [_command_line_grant(text) for text in dict.fromkeys(overrides.allow)]
     _refuse_void(declared, grants)
+    check_readable(found, grants)
+    if profile.declared:
+        grants += own_grants(found, grants)
     opened = DEFAULT_WEB_PORTS.union(*(grant.ports for grant in grants))
     bans = [
         replace(found.rule, ports=opened) if found.every_port else found.rule
         for found in declared
         if found.is_ban
     ]
-    return Policy(bans=tuple(bans), grants=tuple(grants))
+    return Policy(
+        bans=tuple(bans),
+        grants=tuple(grants),
+        credentials=tuple(one.credential for one in found),
+        passthrough=passthrough_of(files, found, [*grants, *bans]),
+        push=push_of(files),
+    )
 
 
 def _profile_grants(profile: Profile) -> list[Rule]:
@@ -83,9 +100,15 @@ def _chosen_presets(files: Sequence[Loaded], profile: Profile, presets: Mapping[
             if name not in presets:
                 raise place_of(file, "network", "presets", index).error(
                     "unknown preset",
-                    expected=f"one of {', '.join(presets)}",
+                    expected=f"one of {', '.join(n for n, p in presets.items() if p.kind != CREDENTIAL_KIND)}",
                     found=name,
                     resolution=nearest(name, presets),
+                )
+            if presets[name].kind == CREDENTIAL_KIND:
+                raise place_of(file, "network", "presets", index).error(
+                    "this preset is for credentials, and opens no host by itself",
+                    expected=f'[[credential]] with preset = "{name}"',
+                    found=name,
                 )
             if profile.declared:
                 chosen[name] = None
@@ -169,21 +192,13 @@ def _declared_rule(table: NetworkRule, prefix: str, place: Place) -> _Declared:
 
 
 def _check_readable(table: NetworkRule, place: Place) -> None:
-    """Methods and paths are enforced on plain HTTP only, until TLS can be intercepted."""
-    key = "methods" if table.methods else "paths"
+    """Methods and paths need requests that can be read."""
     if table.transport == "tcp":
+        key = "methods" if table.methods else "paths"
         raise place.item(key).error(
             'it cannot be judged with transport = "tcp"',
             expected='transport = "web"',
             found=table.transport,
-        )
-    if table.scheme != "http" or _TLS_PORT in (table.ports or ()):
-        raise place.item(key).error(
-            f"for {quoted(table.host)} this needs interception of TLS, which comes with the next release; "
-            "until then such a rule would be half enforced, so it is refused",
-            expected='scheme = "http" and ports that are plain HTTP (not 443), or no methods and paths',
-            found=getattr(table, key),
-            resolution=f'remove "{key}" to allow the host by name, or remove the rule',
         )
 
 
@@ -213,9 +228,14 @@ def _refuse_void(declared: Iterable[_Declared], grants: Iterable[Rule]) -> None:
                 and overlaps(rule.pattern, other.pattern)
             ):
                 ports = ", ".join(map(str, sorted(shared)))
+                expected = f'the other grant without port {ports}, as in "{other.pattern}:443"'
+                if other.id.startswith("preset:"):
+                    expected = (
+                        'effect = "deny" here, for what must not pass; or a profile without that preset'
+                    )
                 raise found.place.error(
                     f'"{other.id}" allows all of "{other.pattern}" on port {ports}: this one is void',
-                    expected=f'the other grant without port {ports}, as in "{other.pattern}:443"',
+                    expected=expected,
                     found=None,
                 )
 

@@ -99,6 +99,8 @@ class Place:
         names = [quoted(part)[1:-1] for part in self.path if isinstance(part, str)]
         if names[:2] == ["network", "rule"]:
             return " ".join(["[[network.rule]]", *names[2:]])
+        if names[:1] == ["credential"]:
+            return " ".join(["[[credential]]", *names[1:]])
         return " ".join([f"[{names[0]}]", *names[1:]])
 
     def item(self, part: int | str) -> Place:

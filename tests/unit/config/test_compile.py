@@ -83,8 +83,12 @@ def test_presets_of_files_come_after_the_profiles_each_once() -> None:
 def test_a_presets_hosts_that_take_uploads_are_left_out() -> None:
     for preset in PRESETS.values():
         assert not set(preset.hosts) & set(preset.left_out)
-        assert preset.rules()
-        assert all(rule.note.startswith("by name only") for rule in preset.rules())
+        assert bool(preset.rules()) == (preset.kind != "credential")
+        assert set(preset.reading) <= set(preset.hosts)
+        for rule in preset.rules():
+            is_reading = rule.pattern.name in preset.reading
+            assert rule.note.startswith("read only" if is_reading else "by name only")
+            assert bool(rule.methods) == is_reading
 
 
 def test_the_users_entries_come_first_and_say_whose_they_are() -> None:
