@@ -19,17 +19,22 @@ from cloister.config.model import CredentialTable
 from cloister.config.preset import CredentialPreset
 from cloister.config.settings import Place
 from cloister.credentials import placeholder
-from cloister.sandbox.environment import NEVER_PREFIXES, PROXY_VARIABLES, TRUST_VARIABLES
 from cloister.types import BasicInjection, Credential, Reach
 
 FILE_LIMIT_CHARACTERS = 16 * 1024
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PATH = re.compile(r"~(?:/[A-Za-z0-9_.@+ -]{1,100}){1,8}")
+# What sandbox/environment.py sets, and what else makes programs load or do something; a test compares.
 _STEERING_TEXT = """
-PATH HOME USER LOGNAME SHELL IFS ENV BASH_ENV PYTHONPATH PYTHONSTARTUP NODE_OPTIONS JAVA_TOOL_OPTIONS NO_PROXY no_proxy
-GIT_SSH_COMMAND GIT_CONFIG_GLOBAL SSH_AUTH_SOCK XDG_RUNTIME_DIR TMPDIR
+ALL_PROXY AWS_CA_BUNDLE BASH_ENV CARGO_HTTP_CAINFO CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE CURL_CA_BUNDLE DENO_CERT
+DENO_TLS_CA_STORE ENV GIT_CONFIG_GLOBAL GIT_SSH GIT_SSH_COMMAND GIT_SSL_CAINFO GRPC_DEFAULT_SSL_ROOTS_FILE_PATH
+HEX_CACERTS_PATH HOME HTTPS_PROXY HTTP_PROXY IFS JAVA_TOOL_OPTIONS LOGNAME NIX_SSL_CERT_FILE NODE_EXTRA_CA_CERTS
+NODE_OPTIONS NODE_USE_ENV_PROXY NO_PROXY PATH PERL5OPT PIP_CERT PYTHONHOME PYTHONPATH PYTHONSTARTUP REQUESTS_CA_BUNDLE
+RUBYOPT SHELL SSH_AUTH_SOCK SSL_CERT_DIR SSL_CERT_FILE TMPDIR USER XDG_RUNTIME_DIR
+all_proxy http_proxy https_proxy no_proxy
 """
-_STEERING = frozenset([*_STEERING_TEXT.split(), *PROXY_VARIABLES, *TRUST_VARIABLES])
+STEERING = frozenset(_STEERING_TEXT.split())
+STEERING_PREFIXES = ("LD_", "GLIBC_", "BASH_FUNC_", "CLOISTER_")
 
 
 def environment(
@@ -45,7 +50,7 @@ def environment(
             raise where.item("env").error(
                 "this is no name of an environment variable", expected="letters, digits and _", found=name
             )
-        if name in _STEERING or name.startswith((*NEVER_PREFIXES, "CLOISTER_")):
+        if name in STEERING or name.startswith(STEERING_PREFIXES):
             raise where.item("env").error(
                 "this variable steers programs, so it cannot hold a placeholder",
                 expected="the variable that a tool reads the credential from",

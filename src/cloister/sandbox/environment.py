@@ -44,6 +44,7 @@ TRUST_VARIABLES = (
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )
 TRUST_STORE = "/run/cloister/truststore.p12"
+SSH_AGENT = "/run/cloister/ssh-agent.sock"  # the filtered one: sshagent/
 JAVA_OPTIONS = (
     f"-Djavax.net.ssl.trustStore={TRUST_STORE} -Djavax.net.ssl.trustStoreType=PKCS12"
     " -Djavax.net.ssl.trustStorePassword=changeit"
@@ -58,11 +59,12 @@ def variables(
     passed: Sequence[str] = (),
     chosen: Mapping[str, str] | None = None,
     trust_store: bool = False,
+    ssh_agent: bool = False,
 ) -> tuple[tuple[str, str], ...]:
     """Put the environment together, sorted by name.
 
     `passed` and `chosen` are the plan's `pass_environment` and `environment`. `trust_store`: the gateway
-    writes TRUST_STORE, so a JVM can be told to read it.
+    writes TRUST_STORE, so a JVM can be told to read it. `ssh_agent`: somebody listens at SSH_AGENT.
     """
     host = facts.environ
     found = {name: host[name] for name in PASSED if name in host}
@@ -87,6 +89,8 @@ def variables(
     found |= {name: host[name] for name in passed if name in host}
     found = {name: value for name, value in found.items() if not name.startswith(NEVER_PREFIXES)}
     found |= dict(chosen or {})
+    if ssh_agent:
+        found["SSH_AUTH_SOCK"] = SSH_AGENT
     found["CLOISTER_SANDBOX"] = sandbox_id
     return tuple(sorted((name, value) for name, value in found.items() if _is_representable(name, value)))
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Settings whose value is a secret itself.
 SECRET_KEYS = frozenset({"extraheader", "smtppass", "password", "token", "oauthtoken", "pass"})
+# The gateway sets the credential without being asked, so that nothing in the sandbox need keep one.
+NO_HELPER = "[credential]\n\thelper =\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,18 @@ def identity(text: str) -> str:
         if value.isprintable()
     ]
     return "".join(["[user]\n", *lines]) if lines else ""
+
+
+def over_https(forges: Sequence[str]) -> str:
+    """Configuration by which SSH addresses of these hosts are reached over HTTPS, where the gateway can judge them."""
+    lines = []
+    for host in forges:
+        lines += [f'[url "https://{host}/"]']
+        lines += [
+            f"\tinsteadOf = {prefix}"
+            for prefix in (f"git@{host}:", f"ssh://git@{host}/", f"ssh://git@{host}:22/", f"git://{host}/")
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def redacted(text: str) -> str:
@@ -147,15 +161,3 @@ def _value(raw: str) -> str:
         else:
             value += character
     return value.strip()
-
-
-def over_https(forges: Sequence[str]) -> str:
-    """Configuration by which SSH addresses of these hosts are reached over HTTPS, where the gateway can judge them."""
-    lines = []
-    for host in forges:
-        lines += [
-            f'[url "https://{host}/"]',
-            f"\tinsteadOf = git@{host}:",
-            f"\tinsteadOf = ssh://git@{host}/",
-        ]
-    return "".join(f"{line}\n" for line in lines)

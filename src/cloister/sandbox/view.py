@@ -93,11 +93,12 @@ def build(
         Directory(f"/run/user/{facts.uid}", 0o700),
         Bind(public_directory, PUBLIC),
         Bind(home_directory, facts.home, writable=True),
+        # For the owner alone: some tools refuse a ~/.netrc that others may read.
+        *(Data(f"{facts.home}/{path}", text.encode(), 0o400) for path, text in settings.files.items()),
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
         Bind(workspace, workspace, writable=True),
         *_taken_away(scan),
-        *(Data(f"{facts.home}/{path}", text.encode()) for path, text in settings.files.items()),
     ]
     below = f"{facts.home}/"
     private_home.prepare(
@@ -127,6 +128,7 @@ def build(
             passed=settings.pass_environment,
             chosen=settings.environment,
             trust_store=trust_store,
+            ssh_agent=settings.ssh_agent,
         ),
         mounts=tuple(mounts),
         limits=settings.limits,
@@ -134,7 +136,7 @@ def build(
 
 
 class Settings:
-    """The plan's `sandbox` object, with the defaults of what it leaves out."""
+    """The plan's `sandbox` object, with the defaults of what it leaves out, and whether an SSH agent is forwarded."""
 
     def __init__(self, plan: Mapping[str, object]) -> None:
         found = plan.get("sandbox")
@@ -146,6 +148,8 @@ class Settings:
         files = self._values.get("files")
         # What the tools of a credential read: path below the home → text with its placeholder.
         self.files = {str(k): str(v) for k, v in files.items()} if isinstance(files, dict) else {}
+        signing = plan.get("ssh")
+        self.ssh_agent = isinstance(signing, dict) and signing.get("agent") is True
         self.limits = Limits(
             memory_bytes=self._integer("memory_bytes"),
             cpus=float(cpus) if isinstance(cpus := self._values.get("cpus"), int | float) else None,
@@ -205,8 +209,7 @@ def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount
     identity = gitconfig.identity(
         _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
     )
-    if identity or forges:
-        yield Data("/etc/gitconfig", (identity + gitconfig.over_https(forges)).encode())
+    yield Data("/etc/gitconfig", (identity + gitconfig.NO_HELPER + gitconfig.over_https(forges)).encode())
     yield CaBundle(environment.CA_BUNDLE)
     for link in BUNDLE_LINKS:
         yield Symlink(link, environment.CA_BUNDLE)
