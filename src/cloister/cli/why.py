@@ -1,4 +1,7 @@
-"""`cloister why URL|HOST[:PORT]`: explain a decision without starting anything. Exit code 0 allowed, 1 refused."""
+"""`cloister why URL|HOST[:PORT]`: explain a decision without starting anything. Exit code 0 allowed, 1 refused.
+
+Rule 1: it asks the judges that the gateway asks; it decides nothing itself, and fetches no credential.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ from dataclasses import dataclass
 
 from cloister.cli.place import workspace_around
 from cloister.config.compile import Overrides, compile_project
+from cloister.config.injection import written
 from cloister.config.wording import quoted
+from cloister.credentials.repository import git_service
 from cloister.errors import UntrustedInputError, UsageError
+from cloister.gateway import use
+from cloister.messages import RequestHead
 from cloister.policy.codec import parse_policy
-from cloister.policy.decide import decide_connection, decide_request
+from cloister.policy.decide import Intercept, Splice, decide_connection, decide_request, treatment
+from cloister.policy.match import covers
 from cloister.policy.names import parse_host, parse_port
 from cloister.types import Allow, Connection, Decision, Deny, Host, Policy, Request, Transport
 
@@ -33,12 +41,13 @@ class _Target:
     host_text: str
     port: int
     path: str
+    query: str | None = None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="URL|HOST[:PORT]", help="what the sandbox would ask for")
     parser.add_argument(
-        "--method", metavar="M", default="GET", help="HTTP method, for plain HTTP (default: GET)"
+        "--method", metavar="M", default="GET", help="HTTP method, where requests are read (default: GET)"
     )
     parser.add_argument("--profile", metavar="NAME", help="as if this profile were chosen")
     parser.add_argument("-C", "--workspace", metavar="DIR", default=".", help="the project (default: here)")
@@ -58,6 +67,7 @@ def execute(arguments: argparse.Namespace) -> int:
         case Allow(rule=rule, reason=reason):
             lines = [f"allowed: {reason}"]
             lines += [f"  note: {rule.note}"] if rule.note else []
+            lines += _reading_lines(policy, target, arguments.method)
             lines += _pin_lines(plan["hosts"], target.host_text)
             code = ALLOWED
         case Deny(reason=reason, ask=ask):
@@ -78,11 +88,70 @@ def _decide(policy: Policy, target: _Target, method: str) -> Decision:
     request = Request(host=host, port=target.port, method=method, path=target.path)
     if target.scheme in _PLAIN_SCHEMES:
         return decide_request(policy, request)
-    decision = _connection(policy, host, target.port, Transport.WEB)
-    if isinstance(decision, Deny) and not target.scheme:
-        plain = decide_request(policy, request)
-        return plain if isinstance(plain, Allow) else decision
-    return decision
+    match treatment(policy, host, target.port):
+        case Splice(rule=rule):
+            return Allow(rule=rule, reason=f'"{host}:{target.port}" is granted by "{rule.id}"')
+        case Intercept():
+            refused = _credentials(policy, host, target, method)
+            decision = decide_request(policy, request)
+            return refused if isinstance(decision, Allow) and isinstance(refused, Deny) else decision
+        case Deny() as denial:
+            return denial
+
+
+def _credentials(policy: Policy, host: Host, target: _Target, method: str) -> use.Uses | Deny:
+    """The credentials that an intercepted request would get."""
+    head = RequestHead(
+        method=method, path=target.path, query=target.query, untrusted_authority=host.name, headers=()
+    )
+    return use.choose(use.bound(policy, host, target.port), head, host, tls=True)
+
+
+def _reading_lines(policy: Policy, target: _Target, method: str) -> list[str]:
+    """Whether TLS is decrypted there, and with which credential the request leaves."""
+    host = parse_host(target.host_text)
+    if target.scheme in _TCP_SCHEMES:
+        return []
+    if target.scheme in _PLAIN_SCHEMES or (not target.scheme and target.port == _PLAIN_SCHEMES["http"]):
+        return ["  plain HTTP: read, and no credential is ever sent"]
+    match treatment(policy, host, target.port):
+        case Splice() if any(covers(pattern, host) for pattern in policy.passthrough):
+            return ["  not decrypted: it is one of [network] passthrough"]
+        case Splice():
+            return ["  not decrypted: no credential and no rule of methods or paths needs it"]
+        case Intercept():
+            uses = _credentials(policy, host, target, method)
+            lines = ["  decrypted: each request is judged"]
+            return [*lines, *_credential_lines(uses), *_push_lines(policy, target, method)]
+        case Deny():
+            return []
+
+
+def _credential_lines(uses: use.Uses | Deny) -> list[str]:
+    if isinstance(uses, Deny):
+        return []
+    lines = [
+        f'  credential "{one.credential.name}" is put in ({written(one.binding.injection)})'
+        + (", after you have been asked" if one.credential.confirm else "")
+        for one in uses.injected
+    ]
+    used = {one.credential.name for one in uses.injected}
+    left_out = dict.fromkeys(one.credential.name for one in uses.withheld)
+    lines += [
+        f'  without credential "{name}": it is for other paths or repositories'
+        for name in left_out
+        if name not in used
+    ]
+    return lines or ["  no credential is bound to it"]
+
+
+def _push_lines(policy: Policy, target: _Target, method: str) -> list[str]:
+    service = git_service(method, target.path, target.query)
+    if service is None or service.name != "receive-pack":
+        return []
+    if not policy.push.refs:
+        return ["  a push: refused, as [git] push names no ref"]
+    return [f"  a push: to {', '.join(policy.push.refs)} alone ([git] push)"]
 
 
 def _connection(policy: Policy, host: Host, port: int, transport: Transport) -> Decision:
@@ -97,7 +166,8 @@ def _parse_target(text: str) -> _Target:
         raise UsageError(
             f"the scheme {quoted(scheme)} is not known", resolution=f"use one of: {', '.join(known)}"
         )
-    authority, slash, path = rest.partition("#")[0].partition("?")[0].partition("/")
+    resource, mark, query = rest.partition("#")[0].partition("?")
+    authority, slash, path = resource.partition("/")
     if not text or any(character.isspace() for character in text):
         raise UsageError(
             f"{quoted(text)} is no URL", resolution="for example: cloister why https://api.example.com/v1"
@@ -115,6 +185,7 @@ def _parse_target(text: str) -> _Target:
         host_text=host,
         port=number,
         path=slash + path or "/",
+        query=query if mark else None,
     )
 
 

@@ -48,6 +48,22 @@ allow = [
 # Registries come with the profile. Presets beyond it stand here, as "github"; see: cloister policy show
 presets = [{presets}]
 # deny = ["telemetry.example.com"]
+
+# A secret that stays outside: the sandbox sees a placeholder, the gateway puts the value into requests to its hosts.
+# [[credential]]
+# name = "github"
+# source = "gh:"                   # or env:NAME, file:~/PATH, op://…, keychain:…, pass:…, exec:…, github-app:OWNER/REPO
+# preset = "github"
+# repositories = ["acme/widget"]   # for these alone
+# [[credential]]
+# name = "api"
+# source = "env:EXAMPLE_API_KEY"
+# hosts = ["api.example.com"]
+# inject = "bearer"                # or "header:X-Api-Key", "basic:USER", "query:key"
+# env = "EXAMPLE_API_KEY"
+
+# [git]
+# push = ["refs/heads/agent/*"]    # nothing can be pushed otherwise
 """
 
 

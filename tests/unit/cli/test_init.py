@@ -78,8 +78,9 @@ def test_every_starter_is_valid(markers: list[str]) -> None:
 
 def test_what_is_commented_out_is_valid_too() -> None:
     """Whoever takes the "# " away gets a valid file: keys, and items of lists."""
-    example = re.compile(r'(?m)^(\s*)# (?=\w+ = |"[^"]+",$)')
+    example = re.compile(r'(?m)^(\s*)# (?=\w+ = |"[^"]+",$|\[{1,2}\w+\]{1,2}$)')
     text = example.sub(r"\1", starter(()))
     assert '\n    "api.example.com",' in text
+    assert text.count("\n[[credential]]\n") == 2 and "\n[git]\n" in text
     assert "\nunmask = " in text
     compile_plan(user=("", None), project=("c", text), overrides=Overrides(), home="/h")

@@ -66,14 +66,15 @@ def test_it_says_what_presets_leave_out_and_what_files_count(
     assert f"  {tmp_path}/home/.config/cloister/config.toml\n" in output
     assert f"  {project}/cloister.toml  (does not exist)\n" in output
     assert "by name only; left out: upload.pypi.org" in line_with("preset:pypi:pypi.org", output)
-    assert "presets work by name only in this release" in output
+    assert "by name only: what is sent there is not read" in output
+    assert "read only: requests are read, and publishing does not pass" in output
     assert "everything else is refused" in output
 
 
 def test_offline_means_nothing_and_bans_stay(capsys: pytest.CaptureFixture[str]) -> None:
     output = show(capsys, "--profile", "offline")
     assert "allowed: nothing" in output
-    assert "presets work by name only" not in output
+    assert "by name only" not in output
     assert line_with("bad.", output) == "bad.example.com :80,443 user:deny:bad.example.com"
 
 
