@@ -27,6 +27,9 @@ COMMANDS = {
     "trust": ("trust", "adopt the project's cloister.toml, after showing what changed"),
     "policy": ("policy", "show what the sandbox may reach"),
     "why": ("why", "explain whether a URL would be allowed"),
+    "secret": ("secret", "list, test and explain the credentials that the gateway holds"),
+    "approve": ("approve", "answer a sandbox that asks whether it may use a credential"),
+    "token": ("token", "print a short-lived token of a GitHub App, for scripts"),
     "logs": ("logs", "show what the sandbox did on the network"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),
 }

@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 import socket
+from typing import TYPE_CHECKING
 
 from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
@@ -23,7 +24,6 @@ from cloister.gateway.names import NameTable
 from cloister.gateway.offload import Offload
 from cloister.gateway.on_demand import SOCKETS_LIMIT, Bind, Binder
 from cloister.gateway.pipes import PIPES_LIMIT, PipePool
-from cloister.gateway.questions import Questions
 from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
@@ -35,6 +35,9 @@ from cloister.network import evict
 from cloister.policy.codec import parse_policy
 from cloister.policy.names import parse_host
 from cloister.types import Credential, Host
+
+if TYPE_CHECKING:
+    from cloister.gateway.control_server import ControlServer
 
 CLOSE_S = 0.8
 _RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
@@ -82,7 +85,6 @@ class Gateway:
         self.names = NameTable(bound)
         dialler = Dialler(pins=_pins(start.plan), offload=self._offload)
         further_roots = upstream_ca(start.plan)
-        self._questions = Questions(self._put_question, self._settle_question)
         self.services = Services(
             policy=policy,
             dialler=dialler,
@@ -91,10 +93,12 @@ class Gateway:
             ),
             vault=Vault(
                 policy.credentials,
-                offload=self._offload,
+                offload=Offload(),  # its own: a source may hold a thread for half a minute, and names must resolve
                 environ=start.environ,
-                ask=self._questions.ask,
+                ask=self._ask,
+                tell=lambda text: control.send(start.control, "tell", text),
                 upstream_ca=tuple(further_roots),
+                untrusted=start.untrusted,
             ),
             watched={one.name: one.placeholder.encode() for one in policy.credentials},
             tell=lambda text: control.send(start.control, "alarm", text),
@@ -121,6 +125,7 @@ class Gateway:
         self._dns = DnsServer(self._resolver, self.binder)
         self._datagram_sockets: list[socket.socket] = []
         self._background: asyncio.Task[None] | None = None
+        self._control_server: ControlServer | None = None
         self._network: int | None = None  # descriptor of the sandbox's network namespace
         self._orphaned = False  # the session died
 
@@ -171,19 +176,21 @@ class Gateway:
             case control.Ping():
                 control.send(self._start.control, "pong")
             case control.Answer(name=name, allowed=allowed):
-                self._questions.answer(name, allowed=allowed)
+                self.services.vault.decide(name, allowed=allowed)
             case control.Ended(told=told):
                 self._orphaned = not told
                 self.ended.set()
 
-    def _put_question(self, credential: Credential, host: str) -> None:
+    async def _ask(self, credential: Credential, host: str) -> bool:
+        """Put the question to the session; the answer comes by `Vault.decide`, which cancels this."""
         text = f'may requests of this sandbox use the credential "{credential.name}"? The first is for {host}'
-        self.record.event(Event(kind="confirm", host=host, text=f"asked for {credential.name}"))
+        self.record.event(Event(kind="confirm", host=host, text=f'asked for "{credential.name}"'))
         control.send(self._start.control, "ask", text, name=credential.name)
-
-    def _settle_question(self, name: str, allowed: bool) -> None:
-        self.record.event(Event(kind="confirm", text=f"{name}: {'allowed' if allowed else 'refused'}"))
-        control.send(self._start.control, "settled", name=name)
+        try:
+            answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            return await answer
+        finally:
+            control.send(self._start.control, "settled", name=credential.name)
 
     def destination(self, sock: socket.socket) -> tuple[str, int]:
         """The address and port that the sandbox dialled."""
@@ -206,6 +213,9 @@ class Gateway:
             splice.close()
         self.services.pipes.close()
         self.services.pool.close()
+        self.services.vault.close()
+        if self._control_server is not None:
+            await self._control_server.close()
         self.record.close()
 
     def _listen(self, passed: control.Passed) -> None:
@@ -241,6 +251,11 @@ class Gateway:
         control.send(self._start.control, "alarm", text)
 
     def _after_start(self) -> None:
+        if self.services.watched and self._start.control_path:
+            from cloister.gateway.control_server import ControlServer  # only where there are credentials
+
+            self._control_server = ControlServer(self._start.control_path, self.services.vault)
+            self._control_server.start()
         sandbox = self._start.plan.get("sandbox")
         if isinstance(sandbox, dict) and sandbox.get("java") is True:
             self._background = asyncio.get_running_loop().create_task(self._write_truststore())

@@ -27,6 +27,10 @@ class GatewayStart:
     public_directory: str
     host_roots: str | None
     environ: dict[str, str] = field(default_factory=dict)  # the user's: sources of credentials need it
+    untrusted: tuple[
+        str, ...
+    ] = ()  # directories that the sandbox can write: no program of a source is taken from there
+    control_path: str = ""  # where other commands of the user ask and answer (control_server.py)
 
 
 def serve(start: GatewayStart, authority: Authority, packets: list[Packet]) -> int:

@@ -115,8 +115,8 @@ class TlsWire:
     def _decrypt(self) -> bool:
         """Move what can be read into the buffer; True if the other side has said goodbye."""
         try:
-            while True:
-                self.buffer += self._tls.read(_RECORD_BYTES)
+            while data := self._tls.read(_RECORD_BYTES):
+                self.buffer += data
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLZeroReturnError:
@@ -124,6 +124,8 @@ class TlsWire:
         except ssl.SSLEOFError:
             self.truncated = True
             return True
+        else:
+            return True  # close_notify reads as no bytes
 
     async def _feed(self) -> bool:
         data = await self._loop.sock_recv(self._inner.sock, _GULP_BYTES)

@@ -23,8 +23,11 @@ from cloister.secret import Secret
 from cloister.secrets import source as sources
 from cloister.secrets.lease import Clock, Lease
 from cloister.secrets.source import DEADLINE_S, Context, Value
-from cloister.system.proc import Running
 from cloister.types import Credential
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.system.proc import Running
 
 CONFIRM_S = 120.0
 KNOWN_LIMIT = 8  # values of each credential
@@ -89,7 +92,7 @@ class Vault:
         self._clock = clock
         self._deadline_s = deadline_s
         self._confirm_s = confirm_s
-        self._running = Running()
+        self._running: Running | None = None
         self._credentials = {credential.name: credential for credential in credentials}
         self._known: dict[str, deque[Value]] = {name: deque(maxlen=KNOWN_LIMIT) for name in self._credentials}
         self._snapshot: tuple[Secret, ...] = ()
@@ -149,7 +152,8 @@ class Vault:
 
     def close(self) -> None:
         """End the programs that still run for a source, and the questions."""
-        self._running.kill_all()
+        if self._running is not None:
+            self._running.kill_all()
         for question in self._questions.values():
             question.answer.cancel()
 
@@ -221,6 +225,9 @@ class Vault:
 
     async def _fetch(self, credential: Credential) -> Value:
         """In a thread. CredentialError, of which the user hears the details once."""
+        from cloister.system.proc import Running  # deferred: a sandbox may never use a credential
+
+        self._running = self._running or Running()
         context = Context(
             name=credential.name,
             environ=self._environ,

@@ -64,6 +64,7 @@ def finish(
     before_forgetting()
     if record.public_directory:
         _remove_flat(record.public_directory)
+        files.remove(f"{record.public_directory}.sock")
     registry.remove(project.runs, record.sandbox_id)
 
 

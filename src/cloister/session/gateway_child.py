@@ -81,6 +81,8 @@ def _serve(
         public_directory=public_directory,
         host_roots=host_roots,
         environ=dict(os.environ),
+        untrusted=tuple(begin["untrusted"]),
+        control_path=begin["control"],
     )
     return serve(start, authority, packets)
 

@@ -53,11 +53,27 @@ class Gateway:
             self.question = None
 
     def begin(
-        self, *, sandbox_id: str, plan: Plan, audit_path: str, public_directory: str, host_roots: str | None
+        self,
+        *,
+        sandbox_id: str,
+        plan: Plan,
+        audit_path: str,
+        public_directory: str,
+        host_roots: str | None,
+        untrusted: list[str],
     ) -> None:
         """Say what to serve. It announces itself with {"op": "ready"} once it does. GatewayError if it is dead."""
         try:
-            self._send_orders(sandbox_id, plan, audit_path, public_directory, host_roots)
+            self._send_paths(plan, public_directory, host_roots)
+            self._send_orders(
+                plan,
+                {
+                    "sandbox": sandbox_id,
+                    "audit": audit_path,
+                    "untrusted": untrusted,
+                    "control": f"{public_directory}.sock",
+                },
+            )
         except OSError as error:
             raise self.died("it ended before it served") from error
 
@@ -74,15 +90,14 @@ class Gateway:
         """Whether the process is gone."""
         return _wait(self.pidfd, 0)
 
-    def _send_orders(
-        self, sandbox_id: str, plan: Plan, audit_path: str, public_directory: str, host_roots: str | None
-    ) -> None:
-        import json
-
+    def _send_paths(self, plan: Plan, public_directory: str, host_roots: str | None) -> None:
         upstream = plan.get("upstream_ca")
         paths = [public_directory, host_roots or "", *(upstream if isinstance(upstream, list) else [])]
         self.control.send(os.fsencode("\0".join(paths)))
-        message = {"sandbox": sandbox_id, "audit": audit_path}
+
+    def _send_orders(self, plan: Plan, message: dict[str, object]) -> None:
+        import json
+
         descriptor = os.memfd_create("cloister-plan", os.MFD_CLOEXEC)  # a plan may be larger than a packet
         with open(descriptor, "wb") as file:
             file.write(json.dumps(plan).encode())
@@ -125,6 +140,8 @@ class Gateway:
                 self._unanswered = 0
             case "failed":
                 self.failure = message["text"]
+            case "tell":
+                tell(message["text"])
             case "alarm":
                 tell(f"ALARM: {message['text']}")
             case "ask":

@@ -59,6 +59,7 @@ def run(
             plan=_with_facts(plan, facts),
             audit_path=project.audit,
             public_directory=public,
+            untrusted=[project.workspace, project.home],
             host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
         )
         from cloister.session import live  # deferred: loads while the gateway does

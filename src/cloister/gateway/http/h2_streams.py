@@ -197,9 +197,11 @@ class Stream:
             self._waiting = None
 
     async def _wait_for_window(self) -> None:
-        await self._connection.flush()
-        self._writing = asyncio.get_running_loop().create_future()
+        self._writing = (
+            asyncio.get_running_loop().create_future()
+        )  # before anything waits: it may open meanwhile
         try:
+            await self._connection.flush()
             await self._writing
         finally:
             self._writing = None
