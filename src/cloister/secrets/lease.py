@@ -1,8 +1,8 @@
 """A credential's value for as long as it holds: fetched when it is needed, by one at a time, anew before it ends.
 
 Rule 1: single flight: whoever needs the value meanwhile waits for the same fetch, and giving up does not end it.
-Rule 2: a source that fails is left alone for a while, longer each time, and so is one that has nothing newer when an
-        upstream refuses its value: an agent's retries do not become ours.
+Rule 2: a source that fails is left alone for a while, longer each time, and so is one whose values an upstream refuses
+        again and again: an agent's retries do not become ours.
 Rule 3: a value is renewed ahead of its end, in the background, while the old one still serves.
 """
 
@@ -18,7 +18,7 @@ from cloister.secrets.source import Value
 AHEAD_S = 300.0  # before the end, or a fifth of the life if that is less
 _MARGIN_S = 5.0  # a request takes its time to arrive; a fiftieth of the life if that is less
 _BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-_LEAST_AGE_S = 2.0  # a value that is younger is not renewed: what refused it will refuse the next
+_FRESH_S = 60.0  # a value that is refused sooner: the next one will hardly please more
 
 Clock = Callable[[], float]
 
@@ -61,10 +61,10 @@ class Lease:
         self._on_value = on_value
         self._value: Value | None = None
         self._fetched_at = 0.0
-        self._age_from = float("-inf")
+        self._age_from = float("-inf")  # as `_fetched_at`, on the monotonic clock
         self._task: asyncio.Task[Value] | None = None
         self._failing = _BackOff(monotonic)
-        self._barren = _BackOff(monotonic)
+        self._refused = _BackOff(monotonic)
         self.failure: CredentialError | None = None
 
     @property
@@ -98,9 +98,11 @@ class Lease:
         if self._value is not None and self._value is not refused:
             return self.value  # somebody else's request was refused before
         if self._task is None:
-            young = self._monotonic() - self._age_from < _LEAST_AGE_S
-            if young or self._barren.left_s():
+            if self._monotonic() - self._age_from > _FRESH_S:
+                self._refused.reset()
+            if self._refused.left_s():
                 return None
+            self._refused.grow()
         try:
             newer = await self._fetched()
         except CredentialError:
@@ -143,10 +145,6 @@ class Lease:
             self._task = None
 
     def _keep(self, value: Value) -> None:
-        if self._value is not None and _same(value, self._value):
-            self._barren.grow()
-        else:
-            self._barren.reset()
         self._value, self._fetched_at, self._age_from = value, self._clock(), self._monotonic()
         self._on_value(value)
 

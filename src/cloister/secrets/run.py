@@ -1,8 +1,8 @@
 """Run a program that prints a secret.
 
-Rule 1: it gets the user's environment (its sockets, its configuration), but on PATH nothing relative and nothing that
-        the sandbox can write: a virtual environment of the workspace comes first there, and an agent may put an `op`
-        into it.
+Rule 1: it gets the user's environment (its sockets, its configuration), but nothing of it that names a place where the
+        sandbox can write, and on PATH nothing relative: a virtual environment of the workspace comes first there, and
+        an agent may put an `op` into it; PYTHONPATH would let it into `aws`.
 Rule 2: it reads nothing, has no terminal, and works in "/": a program must not find configuration in the workspace.
 Rule 3: what it prints is the secret: never shown. Of its errors the last line is, with what is known masked.
 """
@@ -38,9 +38,19 @@ def output(
 
     `extra` is added to its environment, `without` taken from it.
     """
-    environment = {name: text for name, text in context.environ.items() if name not in without}
+    environment = {
+        name: text
+        for name, text in context.environ.items()
+        if name not in without and not _names_untrusted(text, context)
+    }
     environment |= {"PATH": _path(context), **(extra or {})}
     program = _program(argv[0], environment["PATH"], source, context)
+    for word in argv[1:]:
+        path = word.rpartition("=")[2]
+        if path.startswith("/") and os.path.isfile(path) and context.is_untrusted(path):
+            raise failed(
+                source, context, f'the program "{argv[0]}" is given a file that the sandbox can write'
+            )
     try:
         done = proc.capture(
             [program, *argv[1:]],
@@ -71,6 +81,13 @@ def _path(context: Context) -> str:
     entries = context.environ.get("PATH", proc.PATH).split(os.pathsep)
     kept = [entry for entry in entries if os.path.isabs(entry) and not context.is_untrusted(entry)]
     return os.pathsep.join(kept) or proc.PATH
+
+
+def _names_untrusted(text: str, context: Context) -> bool:
+    """Whether a variable names a place that the sandbox can write, as a path, in a list or within options."""
+    if any(f"{root}/" in text or text.endswith(root) for root in context.untrusted):
+        return True
+    return any(part.startswith("/") and context.is_untrusted(part) for part in text.split(os.pathsep))
 
 
 def _program(name: str, path: str, source: Source, context: Context) -> str:

@@ -15,13 +15,15 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, cast
 
 from cloister.errors import CredentialError
 from cloister.secret import Secret
-from cloister.system.proc import Running
 from cloister.types import AwsSignature, Credential
+
+if TYPE_CHECKING:
+    from cloister.system.proc import Running  # starting programs is for those who fetch
 
 DEADLINE_S = 30.0
 VALUE_LIMIT_BYTES = 64 * 1024
@@ -67,7 +69,7 @@ class Context:
     upstream_ca: tuple[str, ...] = ()  # further roots, as paths (GitHub Enterprise behind a private CA)
     untrusted: tuple[str, ...] = ()
     known: Callable[[], tuple[Secret, ...]] = tuple
-    running: Running = field(default_factory=Running)
+    running: Running | None = None
     platform: str = sys.platform
     clock: Callable[[], float] = time.time
 

@@ -191,8 +191,10 @@ def test_a_refused_value_is_renewed_once_for_all() -> None:
         assert late is not None
         assert late.secret.reveal() == b"value 2", "somebody else has renewed it"
         assert fake.count == 2
-        assert await fake.lease.renew(late) is None, "it is too young to be renewed"
+        assert await fake.lease.renew(late) is None, "what refuses this one too will hardly take the next"
         assert fake.count == 2
+        fake.now += 61
+        assert await fake.lease.renew(late) is not None
 
     run(test)
 
@@ -210,6 +212,21 @@ def test_a_source_without_anything_newer_is_not_hammered() -> None:
         fake.now += 31
         newer = await fake.lease.renew(await fake.lease.get())
         assert newer is not None
+
+    run(test)
+
+
+def test_endless_refusals_do_not_become_ours() -> None:
+    """A request that is never allowed, by a source that has a new token each time: a GitHub App's, for one."""
+
+    async def test() -> None:
+        fake = Fake()
+        renewed = 0
+        for _ in range(600):
+            renewed += await fake.lease.renew(await fake.lease.get()) is not None
+            fake.now += 0.1
+        assert 1 <= renewed <= 7
+        assert fake.count == renewed + 1
 
     run(test)
 

@@ -189,6 +189,39 @@ def test_running_programs_end_with_the_vault(world: World) -> None:
     assert "(signal 9)" in failure(world, "exec:vault", running=running).brief, "nor does a new one start"
 
 
+def test_no_variable_leads_a_program_into_the_sandbox(world: World, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    os.symlink(workspace, tmp_path / "link")
+    world.environ |= {
+        "PYTHONPATH": f"/usr/lib/x:{workspace}/src",
+        "NODE_OPTIONS": f"--require={workspace}/x.js",
+        "BASH_ENV": f"{tmp_path}/link/rc",
+        "PWD": str(workspace),
+        "PYTHONHOME": "/usr",
+        "NEAR": f"{workspace}-2/x",
+    }
+    world.program("vault", "env | sort | tr '\\n' ' '")
+    names = {
+        entry.partition("=")[0]
+        for entry in world.value("exec:vault", untrusted=(str(workspace),)).decode().split()
+    }
+    assert not names & {"PYTHONPATH", "NODE_OPTIONS", "BASH_ENV"}
+    assert names >= {"PYTHONHOME", "NEAR", "HOME", "PATH"}
+    assert b"PYTHONPATH" in world.value("exec:vault"), "it is the workspace that is left out"
+
+
+def test_no_file_of_the_sandbox_is_given_to_a_program(world: World, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (workspace / "vault.sh").write_text("echo evil")
+    world.program("vault", "echo s3cret")
+    untrusted = (str(workspace),)
+    for text in (f"exec:sh {workspace}/vault.sh", f"exec:vault --config={workspace}/vault.sh"):
+        assert "is given a file that the sandbox can write" in failure(world, text, untrusted=untrusted).brief
+    assert world.value(f"exec:vault --for {workspace}", untrusted=untrusted) == b"s3cret"
+
+
 def test_the_sandbox_cannot_place_a_program(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
