@@ -28,7 +28,6 @@ class TlsWire:
         "_incoming",
         "_inner",
         "_lock",
-        "_loop",
         "_outgoing",
         "_tls",
         "buffer",
@@ -37,7 +36,6 @@ class TlsWire:
 
     def __init__(self, inner: SocketWire, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
         self._inner = inner
-        self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -85,7 +83,7 @@ class TlsWire:
     async def send(self, data: bytes) -> None:
         async with self._lock:  # two senders would mix their records
             self._tls.write(data)
-            await self._loop.sock_sendall(self._inner.sock, self._outgoing.read())
+            await self._inner.send(self._outgoing.read())
 
     async def finish(self) -> None:
         with contextlib.suppress(ssl.SSLError):  # the other side has not said goodbye yet, and need not
@@ -128,7 +126,7 @@ class TlsWire:
             return True  # close_notify reads as no bytes
 
     async def _feed(self) -> bool:
-        data = await self._loop.sock_recv(self._inner.sock, _GULP_BYTES)
+        data = await self._inner.receive(_GULP_BYTES)
         if not data:
             self.truncated = True
             self._incoming.write_eof()
@@ -139,7 +137,7 @@ class TlsWire:
     async def _flush(self) -> None:
         async with self._lock:
             if data := self._outgoing.read():
-                await self._loop.sock_sendall(self._inner.sock, data)
+                await self._inner.send(data)
 
 
 def server_context(leaf: Leaf, protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:

@@ -32,6 +32,7 @@ class Process:
             audit_path=str(directory / "audit.jsonl"),
             public_directory=str(directory),
             host_roots=host_roots,
+            untrusted=[],
         )
         self.control = gateway.control
         self.control.settimeout(DEADLINE_S)
