@@ -228,7 +228,6 @@ class Connection:
         self.protocol.update_settings(
             {
                 h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                h2.settings.SettingCodes.MAX_FRAME_SIZE: 1 << 16,
                 h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 1 << 16,
                 **extra,
             }
