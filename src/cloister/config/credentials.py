@@ -11,20 +11,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cloister.config import shown
 from cloister.config.injection import EXPECTED, parse_injection
 from cloister.config.load import Loaded, nearest
 from cloister.config.model import CredentialTable
-from cloister.config.preset import CredentialPlace, CredentialPreset, Preset
+from cloister.config.preset import CredentialPlace, CredentialPreset, Preset, limited
 from cloister.config.settings import Place, place_of
 from cloister.credentials import placeholder
 from cloister.policy.codec import PLACEHOLDER_LEAST_CHARACTERS
 from cloister.policy.match import PatternError, overlaps, parse_destination
 from cloister.policy.paths import parse_glob
 from cloister.secrets.source import SourceError, parse
-from cloister.types import Binding, Credential, Injection, Reach, Rule, Transport
+from cloister.types import BasicInjection, Binding, Credential, Injection, Reach, Rule, Transport
 
 TLS_PORT = 443
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -35,12 +35,17 @@ _PLACEHOLDER_MOST_CHARACTERS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A credential with what the sandbox sees of it, and where it stands. `files`: path below the home → text."""
+    """A credential with what the sandbox sees of it, and where it stands. `files`: path below the home → text.
+
+    `git`: hosts whose password it is for git. `reading`: hosts of its preset that are for reading alone.
+    """
 
     credential: Credential
     place: Place
     environment: Mapping[str, str]
     files: Mapping[str, str]
+    git: tuple[str, ...] = ()
+    reading: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def credentials_of(files: Sequence[Loaded], presets: Mapping[str, Preset], *, seed: str) -> tuple[Found, ...]:
@@ -56,6 +61,7 @@ def own_grants(found: Sequence[Found], others: Sequence[Rule]) -> list[Rule]:
     """A credential opens its hosts, unless another rule speaks of them (docs/adr/0052)."""
     spoken = [rule for rule in others if rule.pattern.reach is not Reach.UNSAFE_ANY]
     grants: dict[str, Rule] = {}
+    posted: dict[str, tuple[str, ...]] = {}
     for one in found:
         for binding in one.credential.bindings:
             if any(overlaps(rule.pattern, binding.pattern) and rule.ports & binding.ports for rule in spoken):
@@ -64,7 +70,12 @@ def own_grants(found: Sequence[Found], others: Sequence[Rule]) -> list[Rule]:
             known = grants.get(rule_id)
             ports = binding.ports | (known.ports if known else frozenset())
             grants[rule_id] = Rule(id=rule_id, pattern=binding.pattern, ports=ports)
-    return list(grants.values())
+            if str(binding.pattern) in one.reading:
+                posted[rule_id] = one.reading[str(binding.pattern)]
+    rules: list[Rule] = []
+    for rule_id, rule in grants.items():
+        rules += limited(rule, posted[rule_id]) if rule_id in posted else [rule]
+    return rules
 
 
 def _one(table: CredentialTable, where: Place, presets: Mapping[str, Preset], seed: str) -> Found:
@@ -79,6 +90,7 @@ def _one(table: CredentialTable, where: Place, presets: Mapping[str, Preset], se
     except SourceError as error:
         raise where.item("source").error(error.reason, expected=error.expected, found=table.source) from None
     preset = _preset(table, where, presets)
+    whole = presets[table.preset] if table.preset is not None else None
     credential = Credential(
         name=table.name,
         source=str(source),
@@ -95,6 +107,19 @@ def _one(table: CredentialTable, where: Place, presets: Mapping[str, Preset], se
         place=where,
         environment=shown.environment(table, where, preset, credential, seed),
         files=shown.files(table, where, preset, credential),
+        git=_git(credential) if whole is None or whole.git else (),
+        reading=whole.reading if whole is not None else {},
+    )
+
+
+def _git(credential: Credential) -> tuple[str, ...]:
+    """The hosts that take it as git does: as a password."""
+    return tuple(
+        binding.pattern.name
+        for binding in credential.bindings
+        if isinstance(binding.injection, BasicInjection)
+        and binding.pattern.reach is Reach.EXACT
+        and TLS_PORT in binding.ports
     )
 
 

@@ -17,7 +17,7 @@ from cloister.config.settings import Place, place_of
 from cloister.errors import UntrustedInputError
 from cloister.policy.decide import treatment
 from cloister.policy.names import parse_host
-from cloister.types import BasicInjection, Deny, Policy, PushRule, Reach
+from cloister.types import Deny, Policy, PushRule
 
 _OTHER_FORGES = ("bitbucket.org", "codeberg.org")
 _REF = re.compile(r"refs(?:/[A-Za-z0-9_.*@+=-]+)+")
@@ -97,14 +97,7 @@ def forges_of(
     if said and not said[-1]:
         return []
     names = [name for preset in presets.values() for name in preset.git]
-    names += [
-        binding.pattern.name
-        for one in found
-        for binding in one.credential.bindings
-        if isinstance(binding.injection, BasicInjection)
-        and binding.pattern.reach is Reach.EXACT
-        and TLS_PORT in binding.ports
-    ]
+    names += [name for one in found for name in one.git]
     return [
         name
         for name in dict.fromkeys([*names, *_OTHER_FORGES])

@@ -26,6 +26,7 @@ EXPECTED = (
 AUTHORIZATION = "header authorization"
 _BEARER = "Bearer {}"
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")  # RFC 9110 section 5.6.2
+_PARAMETER = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 _TEMPLATE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,198}[\x21-\x7e])?")
 _USER = re.compile(r"[\x21-\x39\x3b-\x7e]{1,100}")  # without ":" (RFC 7617)
 _FRAMING = """
@@ -46,7 +47,7 @@ def parse_injection(text: str, where: Place) -> Injection:
             return BasicInjection(user=rest)
         case "header":
             return _header(text, rest, where)
-        case "query" if _TOKEN.fullmatch(rest):
+        case "query" if _PARAMETER.fullmatch(rest):
             return QueryInjection(name=rest)
         case "replace" if text == kind:
             return Replacement()

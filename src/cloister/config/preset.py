@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from cloister.types import Injection, Rule
 _DIRECTORY = os.path.join(os.path.dirname(__file__), "presets")
 _SUFFIX = ".toml"
 _ASKS_USER = "basic:?"
-READING = frozenset({"GET", "HEAD"})
+_READING = frozenset({"GET", "HEAD"})
 CREDENTIAL_KIND = "credential"  # a preset without hosts to allow
 
 
@@ -94,11 +94,17 @@ class Preset:
                 note=self.remarks(text),
             )
             posted = self.reading.get(text)
-            rules.append(rule if posted is None else replace(rule, methods=READING))
-            if posted:
-                paths = tuple(map(parse_glob, posted))
-                rules.append(replace(rule, id=f"{rule.id}:post", methods=frozenset({"POST"}), paths=paths))
+            rules += [rule] if posted is None else limited(rule, posted)
         return tuple(rules)
+
+
+def limited(rule: Rule, posted: Sequence[str]) -> list[Rule]:
+    """The rules that open a host for reading alone."""
+    rules = [replace(rule, methods=_READING)]
+    if posted:
+        paths = tuple(map(parse_glob, posted))
+        rules.append(replace(rule, id=f"{rule.id}:post", methods=frozenset({"POST"}), paths=paths))
+    return rules
 
 
 def names() -> tuple[str, ...]:

@@ -127,10 +127,13 @@ def _parse_credential(document: object) -> Credential:
     placeholder = _text(mapping["placeholder"])
     if len(placeholder) < PLACEHOLDER_LEAST_CHARACTERS or not placeholder.isascii():
         raise BrokenPolicyError("a credential's placeholder is too short, or not ASCII")
+    name, bindings = _text(mapping["name"]), _all(mapping["bindings"], "bindings", _parse_binding)
+    if not name or not bindings:
+        raise BrokenPolicyError("a credential has no name, or no bindings")
     return Credential(
-        name=_text(mapping["name"]),
+        name=name,
         source=_text(mapping["source"]),
-        bindings=_all(mapping["bindings"], "bindings", _parse_binding),
+        bindings=bindings,
         placeholder=placeholder,
         confirm=_flag(mapping["confirm"]),
         repositories=_all(mapping["repositories"], "repositories", _text),
@@ -140,10 +143,13 @@ def _parse_credential(document: object) -> Credential:
 
 def _parse_binding(document: object) -> Binding:
     mapping = _mapping(document, {"reach", "name", "ports", "paths", "inject"})
+    ports = frozenset(_all(mapping["ports"], "ports", _port))
+    if not ports:
+        raise BrokenPolicyError("a binding has no ports")
     return Binding(
         pattern=_pattern(_text(mapping["reach"]), _text(mapping["name"])),
         injection=_parse_injection(mapping["inject"]),
-        ports=frozenset(_all(mapping["ports"], "ports", _port)),
+        ports=ports,
         paths=_all(mapping["paths"], "paths", _text),
     )
 
@@ -172,10 +178,9 @@ def _parse_injection(document: object) -> Injection:
             return BasicInjection(user=_text(_mapping(document, {"kind", "user"})["user"]))
         case "query":
             return QueryInjection(name=_text(_mapping(document, {"kind", "name"})["name"]))
-        case "replace":
-            return Replacement()
-        case "aws-sigv4":
-            return AwsSignature()
+        case "replace" | "aws-sigv4":
+            _mapping(document, {"kind"})
+            return Replacement() if kind == "replace" else AwsSignature()
         case _:
             raise BrokenPolicyError("a credential has an unknown injection")
 

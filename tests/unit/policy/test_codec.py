@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.policy.codec import BrokenPolicyError, parse_policy, policy_document
-from cloister.types import HostPattern, Policy, Reach, Rule, Transport
+from cloister.types import (
+    AwsSignature,
+    BasicInjection,
+    Binding,
+    Credential,
+    HeaderInjection,
+    HostPattern,
+    Policy,
+    PushRule,
+    QueryInjection,
+    Reach,
+    Replacement,
+    Rule,
+    Transport,
+)
 
 LABELS = st.from_regex(r"[a-z]([a-z0-9_-]{0,8}[a-z0-9])?", fullmatch=True)
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
@@ -37,7 +51,44 @@ RULES = st.builds(
     address_ranges=st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8"])).map(tuple),
     note=st.text(),
 )
-POLICIES = st.builds(Policy, bans=st.lists(RULES).map(tuple), grants=st.lists(RULES).map(tuple))
+TEXTS = st.text(max_size=12)
+INJECTIONS = st.one_of(
+    st.builds(HeaderInjection, name=TEXTS, template=TEXTS),
+    st.builds(BasicInjection, user=TEXTS),
+    st.builds(QueryInjection, name=TEXTS),
+    st.just(Replacement()),
+    st.just(AwsSignature()),
+)
+BINDINGS = st.builds(
+    Binding,
+    pattern=PATTERNS,
+    injection=INJECTIONS,
+    ports=st.frozensets(st.integers(1, 65535), min_size=1, max_size=3),
+    paths=st.lists(st.sampled_from(["/a/**", "/b"])).map(tuple),
+)
+CREDENTIALS = st.builds(
+    Credential,
+    name=st.text(min_size=1, max_size=12),
+    source=TEXTS,
+    bindings=st.lists(BINDINGS, min_size=1, max_size=3).map(tuple),
+    placeholder=st.from_regex(r"[A-Za-z0-9_]{16,40}", fullmatch=True),
+    confirm=st.booleans(),
+    repositories=st.lists(st.sampled_from(["acme/widget", "acme/*"])).map(tuple),
+    read_only=st.booleans(),
+)
+POLICIES = st.builds(
+    Policy,
+    bans=st.lists(RULES, max_size=3).map(tuple),
+    grants=st.lists(RULES, max_size=3).map(tuple),
+    credentials=st.lists(CREDENTIALS, max_size=3).map(tuple),
+    passthrough=st.lists(PATTERNS, max_size=3).map(tuple),
+    push=st.builds(
+        PushRule,
+        refs=st.lists(st.sampled_from(["refs/heads/a", "refs/**"])).map(tuple),
+        delete=st.booleans(),
+        force=st.booleans(),
+    ),
+)
 
 RULE: dict[str, Any] = {
     "id": "project:allow:api.example.com:8443",
@@ -160,3 +211,88 @@ def test_a_rule_with_a_wrong_value_is_broken(which: str, key: str, value: object
 def test_a_rule_for_any_host_has_no_name() -> None:
     rule = {**RULE, "reach": "any", "name": ""}
     assert parse_policy({**EMPTY, "grants": [rule]}).grants[0].pattern.reach is Reach.UNSAFE_ANY
+
+
+CREDENTIAL: dict[str, Any] = {
+    "name": "one",
+    "source": "env:X",
+    "placeholder": "placeholder_0123456789",
+    "confirm": False,
+    "repositories": ["acme/widget"],
+    "read_only": False,
+    "bindings": [
+        {
+            "reach": "exact",
+            "name": "api.example.com",
+            "ports": [443],
+            "paths": [],
+            "inject": {"kind": "header", "name": "authorization", "template": "Bearer {}"},
+        }
+    ],
+}
+
+
+def test_the_document_of_a_credential() -> None:
+    """It names the source and never holds a value."""
+    document = {**EMPTY, "credentials": [CREDENTIAL]}
+    assert policy_document(parse_policy(document)) == document
+
+
+@pytest.mark.parametrize("key", sorted(CREDENTIAL))
+def test_a_credential_without_one_of_its_keys_is_broken(key: str) -> None:
+    credential = {name: value for name, value in CREDENTIAL.items() if name != key}
+    with pytest.raises(BrokenPolicyError):
+        parse_policy({**EMPTY, "credentials": [credential]})
+
+
+BINDING = CREDENTIAL["bindings"][0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", ""),
+        ("name", 1),
+        ("source", None),
+        ("placeholder", "short"),
+        ("placeholder", "é" * 20),
+        ("confirm", 1),
+        ("confirm", "yes"),
+        ("read_only", None),
+        ("repositories", "acme/widget"),
+        ("bindings", []),
+        ("bindings", [None]),
+        ("bindings", [{**BINDING, "ports": []}]),
+        ("bindings", [{**BINDING, "ports": [0]}]),
+        ("bindings", [{**BINDING, "name": "API.example.com"}]),
+        ("bindings", [{**BINDING, "more": 1}]),
+        ("bindings", [{**BINDING, "inject": None}]),
+        ("bindings", [{**BINDING, "inject": {"kind": "raw"}}]),
+        ("bindings", [{**BINDING, "inject": {"kind": "replace", "name": "x"}}]),
+        ("bindings", [{**BINDING, "inject": {"kind": "aws-sigv4", "name": "x"}}]),
+        ("bindings", [{**BINDING, "inject": {"kind": "header", "name": "x"}}]),
+        ("bindings", [{**BINDING, "inject": {"kind": "basic", "user": 1}}]),
+        ("bindings", [{**BINDING, "inject": {"kind": ["basic"], "user": "x"}}]),
+        ("more", 1),
+    ],
+)
+def test_a_damaged_credential_is_broken(key: str, value: object) -> None:
+    with pytest.raises(BrokenPolicyError):
+        parse_policy({**EMPTY, "credentials": [{**CREDENTIAL, key: value}]})
+
+
+@pytest.mark.parametrize(
+    "push",
+    [None, [], {}, {"refs": []}, {"refs": [], "delete": 0, "force": False}, {"refs": "x", "delete": True, "force": True},
+     {"refs": [], "delete": False, "force": None}, {"refs": [1], "delete": False, "force": False}],
+)  # fmt: skip
+def test_a_damaged_push_rule_is_broken(push: object) -> None:
+    with pytest.raises(BrokenPolicyError):
+        parse_policy({**EMPTY, "push": push})
+
+
+@pytest.mark.parametrize("key", sorted(EMPTY))
+def test_a_policy_without_one_of_its_keys_is_broken(key: str) -> None:
+    """An older plan is none of ours."""
+    with pytest.raises(BrokenPolicyError):
+        parse_policy({name: value for name, value in EMPTY.items() if name != key})

@@ -8,15 +8,27 @@ from typing import Any
 
 import pytest
 
-from cloister.policy.decide import decide_connection, decide_name, decide_request
+from cloister.policy.decide import (
+    Intercept,
+    Splice,
+    Treatment,
+    bindings,
+    decide_connection,
+    decide_name,
+    decide_request,
+    treatment,
+)
 from cloister.policy.match import parse_pattern
 from cloister.policy.names import parse_host, parse_host_port
 from cloister.types import (
     DEFAULT_WEB_PORTS,
     Allow,
+    Binding,
     Connection,
+    Credential,
     Decision,
     Deny,
+    HeaderInjection,
     HostPattern,
     Policy,
     Reach,
@@ -71,16 +83,34 @@ def rule_of(table: dict[str, Any]) -> Rule:
     )
 
 
+def credential_of(table: dict[str, Any]) -> Credential:
+    binding = Binding(
+        pattern=parse_pattern(table["host"]),
+        injection=HeaderInjection(name="authorization", template="Bearer {}"),
+        ports=frozenset(table.get("ports", [443])),
+        paths=tuple(table.get("paths", ())),
+    )
+    return Credential(
+        name=table["name"], source="env:X", bindings=(binding,), placeholder="placeholder-" + table["name"]
+    )
+
+
 POLICIES = {
     name: Policy(
-        bans=tuple(map(rule_of, table.get("bans", ()))), grants=tuple(map(rule_of, table.get("grants", ())))
+        bans=tuple(map(rule_of, table.get("bans", ()))),
+        grants=tuple(map(rule_of, table.get("grants", ()))),
+        credentials=tuple(map(credential_of, table.get("credentials", ()))),
+        passthrough=tuple(map(parse_pattern, table.get("passthrough", ()))),
     )
     for name, table in FILE["policies"].items()
 }
 
 
-def decided(policy: Policy, case: dict[str, Any]) -> tuple[Decision, str]:
+def decided(policy: Policy, case: dict[str, Any]) -> tuple[Decision | Treatment, str]:
     """The decision, and what its reason calls the target."""
+    if "tls" in case:
+        host, port = parse_host_port(case["tls"])
+        return treatment(policy, host, port), case["tls"]
     if "name" in case:
         return decide_name(policy, parse_host(case["name"])), case["name"]
     if "request" in case:
@@ -94,17 +124,25 @@ def decided(policy: Policy, case: dict[str, Any]) -> tuple[Decision, str]:
 
 
 def words_of(case: dict[str, Any]) -> str:
-    kind = next(key for key in ("name", "web", "tcp", "request") if key in case)
+    kind = next(key for key in ("name", "web", "tcp", "tls", "request") if key in case)
     return f"{case['policy']}-{kind}-{case[kind]}"
 
 
 @pytest.mark.parametrize("case", FILE["case"], ids=words_of)
 def test_decisions(case: dict[str, Any]) -> None:
-    decision, target = decided(POLICIES[case["policy"]], case)
+    policy = POLICIES[case["policy"]]
+    decision, target = decided(policy, case)
     if "allowed" in case:
         assert isinstance(decision, Allow), decision
         assert decision.rule.id == case["allowed"]
         assert decision.reason == f'"{target}" is granted by "{case["allowed"]}"'
+    elif "spliced" in case:
+        assert isinstance(decision, Splice), decision
+        assert decision.rule.id == case["spliced"]
+    elif "intercepted" in case:
+        assert decision == Intercept()
+        host, port = parse_host_port(target)
+        assert [credential.name for credential, _ in bindings(policy, host, port)] == case["intercepted"]
     else:
         assert decision == Deny(reason=case["refused"], rule=case.get("rule"), ask=case.get("ask", ""))
 
@@ -124,6 +162,37 @@ def test_an_empty_policy_denies_by_default_for_decide_connection(port: int, tran
 @pytest.mark.parametrize("path", ["/", "", "*", "/.."])
 def test_an_empty_policy_denies_by_default_for_decide_request(method: str, path: str) -> None:
     assert isinstance(decide_request(EMPTY, Request(host=HOST, port=80, method=method, path=path)), Deny)
+
+
+@pytest.mark.parametrize("port", [22, 80, 443, 65535])
+def test_an_empty_policy_denies_by_default_for_treatment(port: int) -> None:
+    assert isinstance(treatment(EMPTY, HOST, port), Deny)
+    # Neither a credential nor passthrough grants anything by itself.
+    only = Policy(
+        credentials=(credential_of({"name": "c", "host": "api.example.com", "ports": [port]}),),
+        passthrough=(parse_pattern("api.example.com"),),
+    )
+    assert isinstance(treatment(only, HOST, port), Deny)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=list(POLICIES))
+def test_what_is_spliced_could_pass_unread_and_what_is_intercepted_could_be_granted(policy: Policy) -> None:
+    """The treatment of TLS never gives more than the decisions on connections and requests do."""
+    for text in (
+        "api.example.com",
+        "half.example.com",
+        "m.example.com",
+        "key.example.com",
+        "pin.example.com",
+    ):
+        for port in (80, 443):
+            host = parse_host(text)
+            found = treatment(policy, host, port)
+            unread = decide_connection(policy, Connection(host=host, port=port, transport=Transport.WEB))
+            if isinstance(found, Splice):
+                assert isinstance(unread, Allow)
+            if isinstance(unread, Allow):
+                assert not isinstance(found, Deny)
 
 
 def test_a_policy_of_bans_alone_denies_what_it_does_not_name() -> None:

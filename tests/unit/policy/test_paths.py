@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.errors import UntrustedInputError
 from cloister.policy.match import PatternError
-from cloister.policy.paths import canonical_path, covers_path, parse_glob
+from cloister.policy.paths import canonical_path, covers_path, globs_overlap, parse_glob
 
 DODGES = [
     "/a/../b",
@@ -116,3 +118,60 @@ def test_many_stars_stay_fast() -> None:
 def test_a_glob_that_could_never_match_is_refused(glob: str, why: str) -> None:
     with pytest.raises(PatternError, match=why):
         parse_glob(glob)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("/a", "/a", True),
+        ("/a", "/b", False),
+        ("/a", "/a/b", False),
+        ("/a/**", "/a", False),
+        ("/a/**", "/a/b/c", True),
+        ("/a/**", "/a/*", True),
+        ("/a/**/d", "/a/d", True),
+        ("/**/info/refs", "/api/**", True),
+        ("/**/git-upload-pack", "/api/*", True),
+        ("/**/git-upload-pack", "/api/*/x", False),
+        ("/a/*/c", "/a/b/*", True),
+        ("/a/*/c", "/a/b/d", False),
+        ("/a*", "/*b", True),
+        ("/a*c", "/ab*", True),
+        ("/a*c", "/b*", False),
+        ("/ab*", "/a", False),
+        ("/**", "/", True),
+        ("/**/a", "/b/**", True),
+        ("/x/**/y", "/**/z", False),
+        ("/x/**/y", "/**/z/*", True),
+    ],
+)
+def test_globs_that_overlap(one: str, other: str, *, expected: bool) -> None:
+    assert globs_overlap(one, other) is expected
+    assert globs_overlap(other, one) is expected
+
+
+SEGMENTS = st.sampled_from(["a", "b", "ab", "*", "a*", "*b", "**", ""])
+GLOBS = st.lists(SEGMENTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+PATHS = st.lists(st.sampled_from(["a", "b", "ab", "aab", ""]), min_size=1, max_size=5).map(
+    lambda parts: "/" + "/".join(parts)
+)
+
+
+@given(GLOBS, GLOBS, PATHS)
+def test_globs_that_share_a_path_overlap(one: str, other: str, path: str) -> None:
+    if covers_path(one, path) and covers_path(other, path):
+        assert globs_overlap(one, other)
+
+
+@given(GLOBS, GLOBS)
+def test_globs_that_overlap_share_a_path(one: str, other: str) -> None:
+    """Small globs over two letters: if any path is shared, a short one is."""
+    shared = any(covers_path(one, path) and covers_path(other, path) for path in SHORT_PATHS)
+    assert globs_overlap(one, other) is shared
+
+
+SHORT_PATHS = [
+    "/" + "/".join(parts)
+    for length in range(1, 7)
+    for parts in itertools.product(["", "a", "b", "ab"], repeat=length)
+]
