@@ -146,11 +146,13 @@ def test_byte_by_byte_and_two_at_once(tmp_path: Path) -> None:
 
 def test_an_endless_line_ends_the_connection(tmp_path: Path) -> None:
     async def test(path: Path, *_: object) -> None:
+        started = asyncio.get_running_loop().time()
         with connect(path) as sock:
             with pytest.raises((BrokenPipeError, ConnectionResetError, EOFError)):
                 while True:
                     if await say(sock, b"x" * 10_000) == b"":
                         raise EOFError
+        assert asyncio.get_running_loop().time() - started < control_server.DEADLINE_S / 2
         assert await ask(path, op="pending") == {"pending": []}
 
     run(tmp_path, test)

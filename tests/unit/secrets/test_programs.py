@@ -52,6 +52,22 @@ def test_a_program_has_the_users_environment_no_input_and_no_terminal(world: Wor
     assert world.value("exec:vault") == b"yes,/"
 
 
+def test_a_program_cannot_reach_for_the_terminal_or_what_we_read(world: World) -> None:
+    world.program("vault", "cat; set -- $(cat /proc/$$/stat); echo $1 $6")  # proc(5): pid and session
+    reading, writing = os.pipe()
+    os.write(writing, b"typed by the user\n")
+    os.close(writing)
+    own = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        pid, session = world.value("exec:vault").split()
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
+        os.close(reading)
+    assert pid == session
+
+
 def test_json_with_an_expiry(world: World) -> None:
     def expires_at(document: object) -> float | None:
         world.secret_file("out.json", json.dumps(document).encode())
@@ -235,6 +251,10 @@ def test_the_sandbox_cannot_place_a_program(
     world.environ["PATH"] = f"{workspace}/bin:bin:.::{rest}"
     untrusted = (str(workspace),)
     assert world.value("op://a/b/c", untrusted=untrusted) == f"good {rest}".encode()
+    world.environ["PATH"] = f"bin:.::{rest}"
+    assert world.value("op://a/b/c") == f"good {rest}".encode(), (
+        "nothing that depends on the directory, whosever it is"
+    )
     os.symlink(workspace / "bin" / "op", world.programs / "linked")
     assert "where the sandbox can write" in failure(world, "exec:linked", untrusted=untrusted).brief
     assert (
