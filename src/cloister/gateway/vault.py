@@ -100,15 +100,17 @@ class Vault:
         self._late: set[str] = set()
         self._questions: dict[str, _Question] = {}
         self._leases = {
-            name: Lease(
-                lambda credential=credential: self._fetch(credential),  # type: ignore[misc]  # binds it now
-                name=name,
-                clock=clock,
-                monotonic=monotonic,
-                on_value=lambda value, name=name: self._remember(name, value),  # type: ignore[misc]
-            )
-            for name, credential in self._credentials.items()
+            name: self._lease(credential, monotonic) for name, credential in self._credentials.items()
         }
+
+    def _lease(self, credential: Credential, monotonic: Clock) -> Lease:
+        return Lease(
+            lambda: self._fetch(credential),
+            name=credential.name,
+            clock=self._clock,
+            monotonic=monotonic,
+            on_value=lambda value: self._remember(credential.name, value),
+        )
 
     async def get(self, credential: Credential, host: str) -> Value:
         """The value for a request to `host`. CredentialError, whose brief is for the refusal's page."""

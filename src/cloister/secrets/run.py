@@ -38,19 +38,8 @@ def output(
 
     `extra` is added to its environment, `without` taken from it.
     """
-    environment = {
-        name: text
-        for name, text in context.environ.items()
-        if name not in without and not _names_untrusted(text, context)
-    }
-    environment |= {"PATH": _path(context), **(extra or {})}
-    program = _program(argv[0], environment["PATH"], source, context)
-    for word in argv[1:]:
-        path = word.rpartition("=")[2]
-        if path.startswith("/") and os.path.isfile(path) and context.is_untrusted(path):
-            raise failed(
-                source, context, f'the program "{argv[0]}" is given a file that the sandbox can write'
-            )
+    environment = _environment(context, without) | (extra or {})
+    program = _program(argv, environment["PATH"], source, context)
     try:
         done = proc.capture(
             [program, *argv[1:]],
@@ -76,6 +65,15 @@ def output(
     return done.output
 
 
+def _environment(context: Context, without: Sequence[str]) -> dict[str, str]:
+    kept = {
+        name: text
+        for name, text in context.environ.items()
+        if name not in without and not _names_untrusted(text, context)
+    }
+    return kept | {"PATH": _path(context)}
+
+
 def _path(context: Context) -> str:
     """PATH without what the sandbox can write, and without what depends on the directory."""
     entries = context.environ.get("PATH", proc.PATH).split(os.pathsep)
@@ -90,13 +88,19 @@ def _names_untrusted(text: str, context: Context) -> bool:
     return any(part.startswith("/") and context.is_untrusted(part) for part in text.split(os.pathsep))
 
 
-def _program(name: str, path: str, source: Source, context: Context) -> str:
+def _program(argv: Sequence[str], path: str, source: Source, context: Context) -> str:
+    """The program's own path. CredentialError if there is none, or if the sandbox has a hand in what would run."""
+    name = argv[0]
     found = shutil.which(located(name, context), path=path)
     if found is None:
         what = "does not exist, or cannot be executed" if "/" in name else "is not on PATH"
         raise failed(source, context, f'the program "{name}" {what}')
     if context.is_untrusted(found):
         raise failed(source, context, f'the program "{name}" lies where the sandbox can write')
+    for word in argv[1:]:
+        place = word.rpartition("=")[2]
+        if place.startswith("/") and os.path.isfile(place) and context.is_untrusted(place):
+            raise failed(source, context, f'the program "{name}" is given a file that the sandbox can write')
     return found
 
 

@@ -139,9 +139,8 @@ def capture(
         raise TimeoutError(f"{argv[0]!r} did not end within {timeout_s:g} s") from None
     finally:
         child.wait()
-        for pipe in (child.stdout, child.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in filter(None, (child.stdout, child.stderr)):
+            pipe.close()
     return Finished(code=child.returncode, output=output, errors=errors)
 
 
