@@ -38,7 +38,7 @@ def output(
 
     `extra` is added to its environment, `without` taken from it.
     """
-    environment = _environment(context, without) | (extra or {})
+    environment = {**_environment(context, without), **(extra or {})}
     program = _program(argv, environment["PATH"], source, context)
     try:
         done = proc.capture(
