@@ -156,6 +156,8 @@ class Gateway:
             message = control.receive(self._start.control)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # it went with something of ours unread
+            message = control.Ended(told=False)
         except (OSError, ValueError, KeyError, control.ProtocolError) as error:
             self.record.internal_error(error, where="control socket")
             self.ended.set()

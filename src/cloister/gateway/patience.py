@@ -45,9 +45,12 @@ def wait(control: int) -> list[Packet]:
 
 
 def _receive(connection: _socket.socket) -> Packet:
-    data, ancillary, _, _ = connection.recvmsg(
-        _MESSAGE_LIMIT_BYTES, _socket.CMSG_SPACE(_DESCRIPTORS_LIMIT * _INT_BYTES), _socket.MSG_CMSG_CLOEXEC
-    )
+    try:
+        data, ancillary, _, _ = connection.recvmsg(
+            _MESSAGE_LIMIT_BYTES, _socket.CMSG_SPACE(_DESCRIPTORS_LIMIT * _INT_BYTES), _socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:  # the end, with something of ours unread
+        return b"", ()
     numbers = b"".join(
         body for level, kind, body in ancillary if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
     )
