@@ -5,6 +5,7 @@ Renew it with: python tools/reference.py > docs/reference/configuration.md
 
 from __future__ import annotations
 
+import inspect
 import sys
 
 from cloister.config.injection import written
@@ -95,7 +96,7 @@ def _injection(place: CredentialPlace) -> str:
 def _table(name: str, model: type[Table]) -> str:
     lines = [
         f"## `{name}`\n",
-        f"{model.__doc__}\n",
+        f"{inspect.cleandoc(model.__doc__ or '')}\n",
         "| key | type | default | whose | meaning |",
         "|---|---|---|---|---|",
     ]

@@ -1,13 +1,14 @@
 """The [git] and [ssh] tables: what may be pushed, which SSH addresses become HTTPS ones, which keys may sign.
 
 Rule 1: nothing may be pushed, and no key signs, unless it stands here.
-Rule 2: a forwarded agent needs the keys and the hosts by name, so that it is never "all of them".
+Rule 2: where two files disagree, the stricter one counts: a project's file does not loosen what the user's says.
+Rule 3: a forwarded agent needs the keys and the hosts by name, so that it is never "all of them".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.config.credentials import TLS_PORT, Found
@@ -25,15 +26,18 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 def push_of(files: Sequence[Loaded]) -> PushRule:
-    """What may be pushed: the refs of all files; of delete and force the last that says so."""
-    refs: list[str] = []
-    delete = force = False
-    for file in files:
-        table = file.document.git
-        refs += [_ref(ref, place_of(file, "git", "push", index)) for index, ref in enumerate(table.push)]
-        delete = delete if table.delete is None else table.delete
-        force = force if table.force is None else table.force
-    return PushRule(refs=tuple(dict.fromkeys(refs)), delete=delete, force=force)
+    """What may be pushed: the refs of all files."""
+    tables = [file.document.git for file in files]
+    refs = [
+        _ref(ref, place_of(file, "git", "push", index))
+        for file in files
+        for index, ref in enumerate(file.document.git.push)
+    ]
+    return PushRule(
+        refs=tuple(dict.fromkeys(refs)),
+        delete=_agreed(table.delete for table in tables),
+        force=_agreed(table.force for table in tables),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,27 +60,24 @@ class Signing:
 
 
 def signing_of(files: Sequence[Loaded]) -> Signing:
-    """The merged [ssh] tables. Keys and hosts add up; of the rest the last that says so counts."""
-    agent, confirm = False, True
+    """The merged [ssh] tables. Keys and hosts add up."""
     keys: list[str] = []
     hosts: list[str] = []
-    said: Place | None = None
     for file in files:
         table = file.document.ssh
-        if table.agent is not None:
-            agent, said = table.agent, place_of(file, "ssh", "agent")
-        confirm = confirm if table.confirm is None else table.confirm
         keys += [_key(text, place_of(file, "ssh", "keys", index)) for index, text in enumerate(table.keys)]
         hosts += [
             _host(text, place_of(file, "ssh", "hosts", index)) for index, text in enumerate(table.hosts)
         ]
-    if agent and said is not None:
-        for name, values, example in (
-            ("keys", keys, 'keys = ["SHA256:…"], as ssh-add -l prints it'),
-            ("hosts", hosts, 'hosts = ["github.com"]'),
-        ):
-            if not values:
-                raise said.error(f"an agent without {name} could sign nothing", expected=example, found=None)
+    agent = _agreed(file.document.ssh.agent for file in files)
+    confirm = not _agreed(_inverted(file.document.ssh.confirm) for file in files)
+    for name, values, example in (
+        ("keys", keys, 'keys = ["SHA256:…"], as ssh-add -l prints it'),
+        ("hosts", hosts, 'hosts = ["github.com"]'),
+    ):
+        if agent and not values:
+            where = next(place_of(file, "ssh", "agent") for file in files if file.document.ssh.agent)
+            raise where.error(f"an agent without {name} could sign nothing", expected=example, found=None)
     return Signing(
         agent=agent, keys=tuple(dict.fromkeys(keys)), hosts=tuple(dict.fromkeys(hosts)), confirm=confirm
     )
@@ -104,6 +105,16 @@ def forges_of(
         if (said or not signing.agent or name not in signing.hosts)
         and not isinstance(treatment(policy, parse_host(name), TLS_PORT), Deny)
     ]
+
+
+def _agreed(said: Iterable[bool | None]) -> bool:
+    """Whether what loosens is wanted: by one file at least, and refused by none."""
+    words = [word for word in said if word is not None]
+    return bool(words) and all(words)
+
+
+def _inverted(said: bool | None) -> bool | None:
+    return None if said is None else not said
 
 
 def _ref(text: str, where: Place) -> str:

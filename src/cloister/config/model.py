@@ -190,7 +190,10 @@ class CredentialTable(Table):
 
 
 class Git(Table):
-    """What git may push through the gateway. Nothing, unless it stands here."""
+    """What git may push through the gateway. Nothing, unless it stands here.
+
+    Where two files disagree on `delete` or `force`, the stricter one counts.
+    """
 
     push: list[str] = _key("list of texts", [], 'Refs that may be pushed to, as in `["refs/heads/agent/*"]`.')
     delete: bool | None = _key("true or false", None, "They may be deleted too.", shown="`false`")
@@ -203,7 +206,10 @@ class Git(Table):
 
 
 class Ssh(Table):
-    """Your SSH agent, filtered: the sandbox can have signatures of these keys for these hosts, and nothing else."""
+    """Your SSH agent, filtered: the sandbox can have signatures of these keys for these hosts, and nothing else.
+
+    Where two files disagree on `agent` or `confirm`, the stricter one counts.
+    """
 
     agent: bool | None = _key("true or false", None, "Forward it. Needs `keys` and `hosts`.", shown="`false`")
     keys: list[str] = _key(

@@ -288,3 +288,29 @@ def test_passthrough_and_pushes_of_the_policy() -> None:
     assert [str(pattern) for pattern in policy.passthrough] == ["*.pinned.example.com", "registry.npmjs.org"]
     assert policy.push.refs == ("refs/heads/agent/*", "refs/heads/**", "refs/tags/v1")
     assert (policy.push.delete, policy.push.force) == (True, False)
+
+
+@pytest.mark.parametrize(("user", "project", "expected"), [("", "true", True), ("true", "", True), ("true", "false", False),
+                                                           ("false", "true", False), ("", "", False), ("", "false", False)])  # fmt: skip
+def test_of_two_files_the_stricter_one_counts(user: str, project: str, *, expected: bool) -> None:
+    """What the user's file says is not loosened by a project's."""
+
+    def text(said: str) -> str:
+        inverted = {"true": "false", "false": "true", "": ""}[said]
+        keys = [f"{key} = {value}\n" for key, value in (("agent", said), ("confirm", inverted)) if value]
+        git = "".join(f"{key} = {said}\n" for key in ("delete", "force") if said)
+        return f'[git]\n{git}[ssh]\nkeys = ["k"]\nhosts = ["git.example.com"]\n{"".join(keys)}'
+
+    plan: Any = compile_plan(
+        user=("config.toml", text(user)),
+        project=("/w/cloister.toml", text(project)),
+        overrides=Overrides(),
+        home="/home/ada",
+    )
+    push = parse_policy(plan["policy"]).push
+    assert (push.delete, push.force, plan["ssh"]["agent"], plan["ssh"]["confirm"]) == (
+        expected,
+        expected,
+        expected,
+        not expected,
+    )
