@@ -99,3 +99,67 @@ def test_an_unknown_profile(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.dispatch(["policy"]) == 2
+
+
+CREDENTIALS = """
+[sandbox]
+profile = "agent"
+[network]
+allow = ["pinned.example.com"]
+passthrough = ["*.pinned.example.com", "pinned.example.com"]
+[[network.rule]]
+host = "other.example.com"
+ports = [8443]
+methods = ["GET"]
+[[credential]]
+name = "lab"
+source = "env:THE_VARIABLE"
+preset = "gitlab"
+read_only = true
+confirm = true
+repositories = ["acme/widget"]
+[[credential]]
+name = "far"
+source = "env:THE_OTHER"
+hosts = ["a.example.com"]
+inject = "header:x-key:Token {}"
+[git]
+push = ["refs/heads/agent/*"]
+force = true
+[ssh]
+agent = true
+keys = ["ada@laptop"]
+hosts = ["git.example.com"]
+"""
+
+
+def test_it_shows_credentials_pushes_and_keys_and_no_value(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_VARIABLE", "the-real-value")
+    (project.parent / "home/.config/cloister/config.toml").write_text(CREDENTIALS)
+    output = show(capsys)
+    assert line_with("env:THE_VARIABLE", output).startswith(
+        "lab env:THE_VARIABLE gitlab.com :443 basic:oauth2; paths /**/info/refs, "
+    )
+    assert line_with("private-token", output) == (
+        "gitlab.com :443 header:private-token; repositories acme/widget; read only; asks first"
+    )
+    assert line_with("env:THE_OTHER", output) == "far env:THE_OTHER a.example.com :443 header:x-key:Token {}"
+    assert line_with("credential:far:", output) == "a.example.com :443 credential:far:a.example.com"
+    assert "never decrypted:\n  *.pinned.example.com\n  pinned.example.com\n" in output
+    assert "git push (also: force):\n  refs/heads/agent/*\n" in output
+    assert "SSH agent: ada@laptop\n  signs for git.example.com; you are asked each time\n" in output
+    assert "the-real-value" not in output + show(capsys, "--json")
+
+
+def test_a_credential_that_nothing_opens_is_said_to_be_out_of_reach(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.parent / "home/.config/cloister/config.toml").write_text(CREDENTIALS)
+    output = show(capsys, "--profile", "registries")
+    assert line_with("env:THE_OTHER", output).endswith("not reachable: nothing allows it")
+
+
+def test_without_a_word_on_pushes_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "git push, where requests are read: nothing" in show(capsys)

@@ -125,3 +125,57 @@ def test_it_writes_nothing(project: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     cli.dispatch(["why", "evil.com"])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+CREDENTIALS = """
+[network]
+presets = ["gitlab"]
+allow = ["pinned.example.com", "api.example.com"]
+passthrough = ["pinned.example.com"]
+[[credential]]
+name = "github"
+source = "env:NEVER_READ"
+preset = "github"
+repositories = ["acme/widget"]
+read_only = true
+[[credential]]
+name = "lab"
+source = "env:NEVER_READ"
+preset = "gitlab"
+confirm = true
+[git]
+push = ["refs/heads/agent/*"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("https://github.com/acme/widget.git/info/refs?service=git-upload-pack", 0,
+         '\n  decrypted: each request is judged\n  credential "github" is put in (basic:x-access-token)\n'),
+        ("https://github.com/other/thing", 0, 'without credential "github": it is for other paths or repositories'),
+        ("https://api.github.com/repos/acme/widget/issues --method POST", 1,
+         'refused: credential "github" is for reading only, and this request writes'),
+        ("https://github.com/acme/widget.git/info/refs?service=git-receive-pack", 1, "for reading only"),
+        ("https://gitlab.com/a/b.git/info/refs?service=git-receive-pack", 0,
+         "\n  a push: to refs/heads/agent/* alone ([git] push)\n"),
+        ("https://gitlab.com/a/b.git/info/refs", 0,
+         'credential "lab" is put in (basic:oauth2), after you have been asked'),
+        ("https://gitlab.com/api/v4/projects/a%2Fb/issues", 0, '"lab" is put in (header:private-token)'),
+        ("https://pinned.example.com/", 0, "\n  not decrypted: it is one of [network] passthrough\n"),
+        ("https://api.example.com/", 0, "\n  not decrypted: no credential and no rule of methods or paths needs it\n"),
+        ("http://api.example.com/", 0, "\n  plain HTTP: read, and no credential is ever sent\n"),
+        ("https://registry.npmjs.org/@scope%2fname", 0, "\n  decrypted: each request is judged\n"),
+        ("https://registry.npmjs.org/@scope%2fname --method PUT", 1, "that host is for reading only"),
+        ("https://registry.npmjs.org/-/npm/v1/security/advisories/bulk --method POST", 0, ":post"),
+    ],
+)  # fmt: skip
+def test_credentials_and_what_is_read(
+    line: str, code: int, said: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = project.parent / "home/.config/cloister/config.toml"
+    config.write_text(CREDENTIALS)
+    assert cli.dispatch(["why", *line.split()]) == code
+    output = capsys.readouterr().out
+    assert said in output
+    assert "NEVER_READ" not in output

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from cloister.sandbox import gitconfig
@@ -78,3 +82,58 @@ def test_identity_is_name_and_address_alone() -> None:
 
 def test_no_identity() -> None:
     assert gitconfig.identity("[core]\n\tpager = x\n") == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("git@github.com:acme/widget.git", "https://github.com/acme/widget.git"),
+        ("ssh://git@github.com/acme/widget", "https://github.com/acme/widget"),
+        ("ssh://git@github.com:22/acme/widget", "https://github.com/acme/widget"),
+        ("git://github.com/acme/widget", "https://github.com/acme/widget"),
+        ("https://github.com/acme/widget", "https://github.com/acme/widget"),
+        ("git@git.example.com:a/b", "https://git.example.com/a/b"),
+        ("git@github.com.evil.com:a/b", "git@github.com.evil.com:a/b"),
+        ("git@gitlab.com:a/b", "git@gitlab.com:a/b"),
+        ("ssh://git@github.com:2222/a/b", "ssh://git@github.com:2222/a/b"),
+    ],
+)
+def test_ssh_addresses_become_https_ones(address: str, expected: str, tmp_path: Path) -> None:
+    """As git itself reads it."""
+    system = tmp_path / "gitconfig"
+    system.write_text(gitconfig.over_https(["github.com", "git.example.com"]))
+    assert git(system, "init", "-q", "r").returncode == 0
+    assert git(system, "-C", "r", "remote", "add", "origin", address).returncode == 0
+    assert git(system, "-C", "r", "remote", "get-url", "origin").stdout.strip() == expected
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_no_helper_is_asked_for_a_password(tmp_path: Path, *, is_reset: bool) -> None:
+    system = tmp_path / "gitconfig"
+    helper = f'[credential]\n\thelper = "!touch {tmp_path}/asked"\n'
+    system.write_text(helper + (gitconfig.NO_HELPER if is_reset else ""))
+    git(system, "credential", "fill", text="protocol=https\nhost=git.example.com\n\n")
+    assert (tmp_path / "asked").exists() is not is_reset
+
+
+def git(system: Path, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """git with this configuration of the system's, and no other."""
+    return subprocess.run(
+        ["git", *arguments],
+        env={
+            "PATH": os.environ["PATH"],
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_SYSTEM": str(system),
+            "GIT_TERMINAL_PROMPT": "0",
+            "HOME": str(system.parent),
+        },
+        cwd=system.parent,
+        capture_output=True,
+        text=True,
+        input=text,
+        check=False,
+    )
+
+
+def test_no_forge_no_configuration() -> None:
+    assert gitconfig.over_https([]) == ""
