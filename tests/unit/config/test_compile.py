@@ -85,6 +85,7 @@ def test_a_presets_hosts_that_take_uploads_are_left_out() -> None:
         assert not set(preset.hosts) & set(preset.left_out)
         assert bool(preset.rules()) == (preset.kind != "credential")
         assert set(preset.reading) <= set(preset.hosts)
+        assert set(preset.git) <= set(preset.hosts)
         for rule in preset.rules():
             is_reading = rule.pattern.name in preset.reading
             assert rule.note.startswith("read only" if is_reading else "by name only")

@@ -110,7 +110,7 @@ def _base64(texts: list[str]) -> list[str]:
         entry["auth"]
         for text in texts
         if text.startswith("{")
-        for entry in json.loads(text)["auths"].values()
+        for entry in json.loads(text).get("auths", {}).values()
     ]
 
 
