@@ -1,8 +1,8 @@
 """Read the commits of a pack as it comes, to tell whether an update is a fast-forward (gitformat-pack(5)).
 
-Rule 1: bounded: objects are inflated and forgotten; only commits and their parents are kept, COMMITS_LIMIT of them.
-Rule 2: a commit that is stored as a difference is rebuilt if its base is a commit that was seen; else it is unknown, and
-        what is unknown links nothing. That errs on the side of "forced".
+Rule 1: bounded: objects are inflated and forgotten; only commits are kept, COMMITS_LIMIT of them.
+Rule 2: a commit that is stored as a difference is rebuilt if its base is a commit that was seen; else it is unknown,
+        and what is unknown links nothing. That errs on the side of "forced".
 Rule 3: raises UntrustedInputError only.
 """
 

@@ -1,7 +1,8 @@
-"""Judge a push over HTTPS by its commands, before a byte of it leaves (gitprotocol-pack(5), "Reference Update Request").
+"""Judge a push over HTTPS by its commands, before a byte of it leaves (gitprotocol-pack(5)).
 
 Rule 1: every command must be allowed, or none leaves: half a push is worse than none.
-Rule 2: a ref is allowed only by a glob of `[git] push`; deleting and moving to what does not follow need their own word.
+Rule 2: a ref is allowed only by a glob of `[git] push`; deleting, and moving to what does not follow, need
+        their own word.
 Rule 3: the answer is what `git push` prints; a 403 it would hide.
 """
 

@@ -30,7 +30,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitService:
-    """A request of git's: "upload-pack" (fetch) or "receive-pack" (push); the advertisement of refs before it, or it."""
+    """A request of git's: "upload-pack" (fetch) or "receive-pack" (push), or the advertisement of refs before it."""
 
     name: str
     advertisement: bool
@@ -42,12 +42,7 @@ def of_request(host: str, path: str) -> Repository | None:
         return None
     if "gitlab" in host:
         return _gitlab(path)
-    if (
-        host == "api.github.com"
-        or host.startswith("api.")
-        or path.startswith("/api/v3/")
-        or host.startswith("uploads.")
-    ):
+    if host.startswith(("api.", "uploads.")) or path.startswith("/api/v3/"):
         match = _GITHUB_API.fullmatch(_decoded(path))
     else:
         match = _GITHUB_WEB.fullmatch(_decoded(path))

@@ -8,7 +8,8 @@ Rule 2: a decoded body is looked at, not its encoding; what cannot be decoded to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from cloister.credentials import decode
 from cloister.credentials.placeholder import Scanner
@@ -18,6 +19,9 @@ from cloister.errors import UntrustedInputError
 from cloister.gateway.http.streams import Downstream
 from cloister.messages import Headers, ResponseHead
 from cloister.secret import Secret
+
+if TYPE_CHECKING:
+    from cloister.credentials.sigv4 import ChunkSigner
 
 KEEP_BYTES = 64 * 1024
 
@@ -91,7 +95,7 @@ class Outgoing:
         self._allowed = allowed
         self._replacer = Replacer(replacements, content_type=content_type) if replacements else None
         self._decoder = _lenient_decoder(encoding) if scanner is not None or replacements else None
-        self.decodes = self._decoder is not None and self._replacer is not None
+        self.chunks: ChunkSigner | None = None  # the last filter of a body that AWS is to take
 
     @property
     def changes_length(self) -> bool:
@@ -99,6 +103,14 @@ class Outgoing:
         return self._replacer is not None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        """As `_filtered`, signed."""
+        for piece in self._filtered(data):
+            if self.chunks is None:
+                yield piece
+            else:
+                yield from self.chunks.feed(piece)
+
+    def _filtered(self, data: bytes) -> Iterator[bytes]:
         """What may leave. MisplacedPlaceholderError, or UntrustedInputError if it cannot be decoded and must be."""
         if self._decoder is None:
             self._look(data)
@@ -117,7 +129,8 @@ class Outgoing:
         """What was held back."""
         if self._decoder is not None and self._replacer is not None:
             self._decoder.end()
-        return self._replacer.end() if self._replacer else b""
+        rest = self._replacer.end() if self._replacer else b""
+        return rest if self.chunks is None else b"".join(self.chunks.feed(rest)) + self.chunks.end()
 
     def _look(self, data: bytes) -> None:
         if self._scanner is None:
@@ -195,8 +208,3 @@ def _decoded_head(head: ResponseHead) -> ResponseHead:
 
     headers = tuple((name, value) for name, value in head.headers if name != b"content-encoding")
     return replace(head, headers=headers, length=None, declared_length=None)
-
-
-def placeholders(names_and_texts: Mapping[str, str]) -> dict[str, bytes]:
-    """What a `Scanner` looks for."""
-    return {name: text.encode("ascii") for name, text in names_and_texts.items()}

@@ -93,7 +93,9 @@ class Gateway:
             ),
             vault=Vault(
                 policy.credentials,
-                offload=Offload(),  # its own: a source may hold a thread for half a minute, and names must resolve
+                offload=Offload(
+                    8, wait_s=30.0
+                ),  # its own: a source may hold a thread for long, and names must resolve
                 environ=start.environ,
                 ask=self._ask,
                 tell=lambda text: control.send(start.control, "tell", text),

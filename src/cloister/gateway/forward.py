@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cloister.credentials import decode
+from cloister.credentials import decode, sigv4
 from cloister.errors import UntrustedInputError
 from cloister.gateway import prepare
 from cloister.gateway.bodies import Incoming, Outgoing, Source
@@ -110,6 +110,11 @@ class Forward:
         body = b""
         if self.request.length != 0 and outgoing.changes_length:
             body, head = await self._measured(outgoing, head)
+        if (resigner := prepare.resigner(head, self.uses, values)) is not None:
+            if resigner.needs_body and self.request.length != 0:
+                body = await self._whole(outgoing, body)
+            head = resigner.sign(head, body=body)
+            outgoing.chunks = resigner.chunks
         ended = self.request.length == 0 or (self.source.ended and not body and head.length == 0)
         self.progress.left = True
         await upstream.send_head(head, ended=ended)
@@ -189,6 +194,19 @@ class Forward:
         except UntrustedInputError as error:
             raise ClientFaultError(f"the request's body: {error}") from None
         return bytes(body), replace(head, length=None, declared_length=False)
+
+    async def _whole(self, outgoing: Outgoing, body: bytes) -> bytes:
+        """All of a body that must be hashed before its head can leave."""
+        whole = bytearray(body)
+        while part := await self._next_part():
+            for piece in outgoing.feed(part):
+                whole += piece
+            if len(whole) > sigv4.BODY_LIMIT_BYTES:
+                raise ClientFaultError(
+                    f"the request's body is over {sigv4.BODY_LIMIT_BYTES >> 20} MiB and no hash of it is given, "
+                    "so it cannot be signed"
+                )
+        return bytes(whole + outgoing.end())
 
     async def _answer(self, upstream: Upstream, *, last: bool, deadline: asyncio.Timeout | None) -> bool:
         if deadline is None:

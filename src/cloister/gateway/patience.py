@@ -47,7 +47,9 @@ def wait(control: int) -> list[Packet]:
 def _receive(connection: _socket.socket) -> Packet:
     try:
         data, ancillary, _, _ = connection.recvmsg(
-            _MESSAGE_LIMIT_BYTES, _socket.CMSG_SPACE(_DESCRIPTORS_LIMIT * _INT_BYTES), _socket.MSG_CMSG_CLOEXEC
+            _MESSAGE_LIMIT_BYTES,
+            _socket.CMSG_SPACE(_DESCRIPTORS_LIMIT * _INT_BYTES),
+            _socket.MSG_CMSG_CLOEXEC,
         )
     except ConnectionResetError:  # the end, with something of ours unread
         return b"", ()

@@ -15,6 +15,7 @@ from cloister.messages import RequestHead
 from cloister.types import AwsSignature, Replacement
 
 if TYPE_CHECKING:
+    from cloister.credentials.sigv4 import Resigner
     from cloister.gateway.use import Uses
     from cloister.secret import Secret
     from cloister.secrets.source import Value
@@ -29,7 +30,7 @@ def head(request: RequestHead, uses: Uses, values: Mapping[str, Value]) -> Reque
         request = replace_in_head(request, pairs)
     for use in uses.injected:
         match use.binding.injection:
-            case Replacement() | AwsSignature():  # a signature is the last thing: see `request.py`
+            case Replacement() | AwsSignature():  # a signature is the last thing: see `resigner`
                 continue
             case injection:
                 request = inject(request, injection, values[use.credential.name].secret)
@@ -43,3 +44,15 @@ def replacements(uses: Uses, values: Mapping[str, Value]) -> list[tuple[bytes, S
         for use in uses.injected
         if isinstance(use.binding.injection, Replacement) and use.credential.name in values
     ]
+
+
+def resigner(request: RequestHead, uses: Uses, values: Mapping[str, Value]) -> Resigner | None:
+    """What signs the request anew, if it is signed with the placeholder of a credential that it gets."""
+    for use in uses.injected:
+        if isinstance(use.binding.injection, AwsSignature):
+            from cloister.credentials.sigv4 import Resigner  # off the path of all other requests
+
+            name = use.credential.name
+            found = Resigner(request, placeholder=use.credential.placeholder, value=values[name].secret)
+            return found if found.applies else None
+    return None

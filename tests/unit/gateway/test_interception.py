@@ -21,8 +21,8 @@ NAME, OTHER, FREE = "api.example.com", "other.example.com", "free.example.com"
 SECRET = "sesame/open+1234567890"
 PLACEHOLDER = "cloister_placeholder_abcdefgh"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-BEARER = {"kind": "header", "name": "authorization", "template": "Bearer {}"}
-REPLACE = {"kind": "replace"}
+BEARER: dict[str, object] = {"kind": "header", "name": "authorization", "template": "Bearer {}"}
+REPLACE: dict[str, object] = {"kind": "replace"}
 
 
 class World:

@@ -170,7 +170,7 @@ class H2Downstream:
     def abort(self) -> None:
         self._stream.reset(h2.errors.ErrorCodes.INTERNAL_ERROR)
 
-    async def switch(self, accept: bytes, headers: Headers) -> RawStream:
+    async def switch(self, accept: bytes, headers: Headers) -> RawStream:  # noqa: ARG002
         raise UntrustedInputError("HTTP/2 does not switch protocols")
 
     def settle(self) -> None:

@@ -2,7 +2,8 @@
 
 Rule 1: flow control end to end: a window is opened again only for what `read` has delivered, and `write` returns when
         the peer's window and the socket have taken the bytes.
-Rule 2: what costs us more than its sender (pings, settings, resets, empty frames) is counted; a flood ends the connection.
+Rule 2: what costs us more than its sender (pings, settings, resets, empty frames) is counted; a flood ends the
+        connection.
 Rule 3: when the connection ends, every stream of it learns so.
 """
 
@@ -211,7 +212,7 @@ class Stream:
 
 
 class Connection:
-    """One connection. Who makes it gives `on_head`, called with a new stream of the peer's, or one whose answer came."""
+    """One connection and its streams. Who owns it reads events, takes its own, and dispatches the others."""
 
     def __init__(self, wire: Wire, config: H2Configuration) -> None:
         self.wire = wire
