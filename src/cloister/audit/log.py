@@ -27,7 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    Kind = Literal["start", "end", "dns", "connect", "request", "refuse", "alarm", "confirm", "quarantine"]
+    Kind = Literal[
+        "start", "end", "dns", "connect", "request", "refuse", "alarm", "confirm", "sign", "quarantine"
+    ]
     Via = Literal["transparent", "proxy", "dns"]
     Protocol = Literal["tls", "https", "http", "tcp", "dns"]
 

@@ -44,7 +44,7 @@ class ControlServer:
         """Listen. OSError if that is not possible."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            _bind(listener, self._path)
+            bind(listener, self._path)
             listener.listen(CONNECTIONS_LIMIT)
         except BaseException:
             listener.close()
@@ -135,7 +135,7 @@ def in_our_user_namespace(pid: int) -> bool:
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-def _bind(listener: socket.socket, path: str) -> None:
+def bind(listener: socket.socket, path: str) -> None:
     """Bind at a path of any length: through the directory's descriptor, for unix(7) allows 107 bytes."""
     with suppress(FileNotFoundError):
         os.unlink(path)

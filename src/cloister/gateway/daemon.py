@@ -38,6 +38,7 @@ from cloister.types import Credential, Host
 
 if TYPE_CHECKING:
     from cloister.gateway.control_server import ControlServer
+    from cloister.sshagent.server import AgentServer
 
 CLOSE_S = 0.8
 _RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
@@ -128,6 +129,7 @@ class Gateway:
         self._datagram_sockets: list[socket.socket] = []
         self._background: asyncio.Task[None] | None = None
         self._control_server: ControlServer | None = None
+        self._agent: AgentServer | None = None
         self._network: int | None = None  # descriptor of the sandbox's network namespace
         self._orphaned = False  # the session died
 
@@ -218,8 +220,9 @@ class Gateway:
         self.services.pipes.close()
         self.services.pool.close()
         self.services.vault.close()
-        if self._control_server is not None:
-            await self._control_server.close()
+        for server in (self._control_server, self._agent):
+            if server is not None:
+                await server.close()
         self.record.close()
 
     def _listen(self, passed: control.Passed) -> None:
@@ -260,6 +263,17 @@ class Gateway:
 
             self._control_server = ControlServer(self._start.control_path, self.services.vault)
             self._control_server.start()
+        signing = self._start.plan.get("ssh")
+        if isinstance(signing, dict) and signing.get("agent") is True:
+            from cloister.gateway import ssh  # only where an agent is forwarded
+
+            self._agent = ssh.start(
+                signing,
+                self.services,
+                environ=self._start.environ,
+                public_directory=self._start.public_directory,
+                tell=lambda text: control.send(self._start.control, "tell", text),
+            )
         sandbox = self._start.plan.get("sandbox")
         if isinstance(sandbox, dict) and sandbox.get("java") is True:
             self._background = asyncio.get_running_loop().create_task(self._write_truststore())

@@ -121,6 +121,11 @@ class Vault:
             raise self._not_allowed(credential.name)
         return await lease.get()
 
+    async def allowed(self, credential: Credential, host: str) -> bool:
+        """Whether the user lets it be used, where that is asked: for what is no value (a forwarded SSH agent)."""
+        self._credentials.setdefault(credential.name, credential)
+        return not credential.confirm or await self._is_allowed(credential, host)
+
     async def renew(self, credential: Credential, refused: Value) -> Value | None:
         """Another value than one that an upstream refused; None if there is none."""
         lease = self._leases.get(credential.name)
@@ -160,7 +165,11 @@ class Vault:
             question.answer.cancel()
 
     def _state(self, credential: Credential) -> State:
-        name, lease = credential.name, self._leases[credential.name]
+        name = credential.name
+        if name not in self._leases:
+            word = "waits for your answer" if name in self._questions else "in use"
+            return State(name=name, word=word)
+        lease = self._leases[name]
         if name in self._questions:
             return State(name=name, word="waits for your answer")
         if credential.confirm and self._decided.get(name) is False:

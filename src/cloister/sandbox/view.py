@@ -95,6 +95,7 @@ def build(
         Bind(home_directory, facts.home, writable=True),
         # For the owner alone: some tools refuse a ~/.netrc that others may read.
         *(Data(f"{facts.home}/{path}", text.encode(), 0o400) for path, text in settings.files.items()),
+        *_known_hosts(facts, settings),
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
         Bind(workspace, workspace, writable=True),
@@ -150,6 +151,8 @@ class Settings:
         self.files = {str(k): str(v) for k, v in files.items()} if isinstance(files, dict) else {}
         signing = plan.get("ssh")
         self.ssh_agent = isinstance(signing, dict) and signing.get("agent") is True
+        hosts = signing.get("hosts") if isinstance(signing, dict) else None
+        self.ssh_hosts = tuple(str(host) for host in hosts) if isinstance(hosts, list) else ()
         self.limits = Limits(
             memory_bytes=self._integer("memory_bytes"),
             cpus=float(cpus) if isinstance(cpus := self._values.get("cpus"), int | float) else None,
@@ -213,6 +216,16 @@ def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount
     yield CaBundle(environment.CA_BUNDLE)
     for link in BUNDLE_LINKS:
         yield Symlink(link, environment.CA_BUNDLE)
+
+
+def _known_hosts(facts: Facts, settings: Settings) -> Iterator[Mount]:
+    """The lines of the user's known_hosts that a forwarded agent is for: without them ssh would ask."""
+    if not settings.ssh_agent:
+        return
+    from cloister.sshagent import known_hosts  # only where an agent is forwarded
+
+    lines = known_hosts.lines(_text(f"{facts.home}/.ssh/known_hosts"), settings.ssh_hosts)
+    yield Data("/etc/ssh/ssh_known_hosts", lines.encode())
 
 
 def _text(path: str) -> str:
