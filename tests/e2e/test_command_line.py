@@ -82,8 +82,9 @@ def test_a_slip_on_the_command_line(user_cloister: Cloister, arguments: str, par
         ('[network.hosts]\n"db.example.com" = "host.local"', [":2:", "192.0.2.1:8443"]),
         ('[sandbox]\nread_only = ["/nonexistent"]', [":2:", "does not exist here", 'found: "/nonexistent"']),
         ('[network]\nupstream_ca = ["/nonexistent.pem"]', [":2:", "does not exist"]),
-        ('[[network.rule]]\nhost = "x.com"\nmethods = ["GET"]', [":3:", 'remove "methods"']),
-        ("[credential.x]\na = 1", [":1:", "later release"]),
+        ("[credential.x]\na = 1", [":1:", "expected: a list of tables"]),
+        ('[[credential]]\nname = "x"\nsource = "env:X"\ninject = "bearer"', [":1:", "has no hosts", "name its hosts"]),
+        ('[git]\npush = ["main"]', [":2:", 'did you mean "refs/heads/main"?']),
     ],
 )
 def test_a_fault_in_the_configuration(user_cloister: Cloister, text: str, parts: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
@@ -236,7 +237,7 @@ class SilentOrigin(TcpOrigin):
                 raise TimeoutError(f"{part!r} did not come {count} times: {self._received!r}")
 
     def talk(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, contextlib.suppress(ConnectionResetError):  # how the gateway ends what was cut
             while data := connection.recv(65536):
                 with self._more:
                     self._received += data
