@@ -84,7 +84,7 @@ class Gateway:
         )
         self._offload = Offload()
         self.names = NameTable(bound)
-        dialler = Dialler(pins=_pins(start.plan), offload=self._offload)
+        dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
         further_roots = upstream_ca(start.plan)
         self.services = Services(
             policy=policy,

@@ -56,8 +56,15 @@ class Upstream:
 class Dialler:
     """Resolves and dials. One for the gateway's life."""
 
-    def __init__(self, *, pins: Mapping[str, Pin], offload: Offload) -> None:
+    def __init__(
+        self, *, pins: Mapping[str, Pin], offload: Offload, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._pins = pins
+        self._proxies = {
+            name: value
+            for name, value in (environ or {}).items()
+            if name.lower().endswith("_proxy") and value
+        }
         self._offload = offload
         self._lookups: dict[str, tuple[float, asyncio.Task[tuple[str, ...]]]] = {}
 
@@ -67,6 +74,8 @@ class Dialler:
         if pin is not None:
             addresses: tuple[str, ...] = (pin.address,)
             port = pin.port or port
+        elif self._proxies and (upstream := await self._by_proxy(host, port, rule)) is not None:
+            return upstream
         else:
             addresses = self._guarded(host, await self._resolve(host), rule)
         try:
@@ -76,6 +85,37 @@ class Dialler:
             raise UpstreamError(f"connecting to {host} timed out", status=504) from None
         except OSError as error:
             raise UpstreamError(f"connecting to {host} failed: {_words(error)}") from None
+
+    async def _by_proxy(self, host: Host, port: int, rule: Rule) -> Upstream | None:
+        """Through the proxy of the user's environment; None if that is not for this host. UpstreamError."""
+        from cloister.gateway import corporate  # only where there is a proxy
+
+        proxy = corporate.proxy_for(host.name, port, self._proxies)
+        if proxy is None:
+            return None
+        try:
+            known = await self._resolve(host)
+        except UpstreamError:  # behind such a proxy the names of the world often do not resolve
+            known = ()
+        if known:
+            self._guarded(host, known, rule)
+        where = f"the proxy {proxy.host}:{proxy.port} of your environment"
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                addresses = await self._offload.call(lambda: _lookup(proxy.host))
+                upstream = await _race(_interleaved(addresses), proxy.port)
+                try:
+                    await corporate.tunnel(upstream.sock, proxy, host, port)
+                except BaseException:
+                    upstream.sock.close()
+                    raise
+        except TimeoutError:
+            raise UpstreamError(f"{where} did not answer in time", status=504) from None
+        except (OSError, UnicodeError) as error:
+            raise UpstreamError(
+                f"{where} cannot be reached: {_words(error) if isinstance(error, OSError) else error}"
+            ) from None
+        return upstream
 
     async def _resolve(self, host: Host) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()

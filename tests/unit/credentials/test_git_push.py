@@ -215,6 +215,7 @@ def test_a_fast_forward_is_told_from_a_forced_update(work: Path) -> None:
     git("fetch", "-q", ".", cwd=work)
     said = git("push", "--force", server.url, f"other:{ref}", cwd=work)
     server.close()
+    assert server.judge is not None
     assert server.judge.decided
     assert "does not follow" in said
     forced = judged(PushRule(refs=AGENT.refs, force=True), server.bodies[0])

@@ -55,10 +55,12 @@ class Keys:
         return base64.b64decode((self.directory / f"{name}.pub").read_text().split()[1])
 
     def sign(self, name: str, data: bytes) -> bytes:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
         key = load_ssh_private_key((self.directory / name).read_bytes(), None)
-        return string(b"ssh-ed25519") + string(key.sign(data))  # type: ignore[union-attr,call-arg]  # it is Ed25519
+        assert isinstance(key, Ed25519PrivateKey)
+        return string(b"ssh-ed25519") + string(key.sign(data))
 
 
 @pytest.fixture
