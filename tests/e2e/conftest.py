@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h2
 import pytest
 
 from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
@@ -24,6 +25,10 @@ from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
 ROOT = Path(__file__).parents[2]
 USER = "cloister-test"
 DEADLINE_S = 60.0
+CLIENT_PACKAGES = (
+    "anyio", "boto3", "botocore", "certifi", "dateutil", "grpc", "h11", "h2", "hpack", "httpcore", "httpx", "hyperframe",
+    "idna", "jmespath", "s3transfer", "six.py", "typing_extensions.py", "urllib3", "wsproto",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +292,32 @@ def line_origin() -> Iterator[LineOrigin]:
     """A server-first line protocol, as SSH or PostgreSQL are."""
     with LineOrigin() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def client_packages() -> Iterator[Path]:
+    """The Python packages of the clients that run in sandboxes, where an ordinary user can read them."""
+    source = Path(h2.__file__).parents[1]
+    with tempfile.TemporaryDirectory(prefix="cloister-clients-", dir="/var/tmp") as directory:
+        base = Path(directory)
+        base.chmod(0o755)
+        for name in CLIENT_PACKAGES:
+            if (source / name).is_dir():
+                shutil.copytree(source / name, base / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source / name, base / name)
+        yield base
+
+
+@pytest.fixture(scope="session")
+def claude_code() -> Iterator[Path]:
+    """Claude Code as npm installed it, where an ordinary user can read it: the program."""
+    package = ROOT / ".cache/npm/node_modules/@anthropic-ai/claude-code"
+    if not (package / "bin/claude.exe").exists():
+        pytest.fail("Claude Code is missing: tools/setup-tests.sh installs it")
+    with tempfile.TemporaryDirectory(prefix="cloister-agent-", dir="/var/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(shutil.copytree(package, Path(directory) / "claude-code")) / "bin/claude.exe"
 
 
 @pytest.fixture
