@@ -1,0 +1,162 @@
+"""Programs as people have them, with credentials that the sandbox never sees, with and without proxy variables.
+
+Every origin is local, has its public-looking name by a pin, and says what reached it. `_trace` looks for the real value
+in what came back, in the audit log and in every file that the sandbox could write.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Cloister, Result
+from tests.fakes.origins import Authority
+from tests.fakes.web_origin import Answer, Request, WebOrigin
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
+
+TOKEN = "sesame/open+R3al0123456789abcdef"
+API = "api.example.test"
+UNSET = "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY;"
+WAYS = pytest.mark.parametrize("way", ["", UNSET], ids=["proxy", "transparent"])
+BEARER = f"""
+[[credential]]
+name = "api"
+source = "env:REAL_TOKEN"
+hosts = ["{API}"]
+inject = "bearer"
+env = "API_TOKEN"
+"""
+
+Configure = Callable[..., Cloister]
+Open = Callable[..., WebOrigin]
+
+
+@pytest.fixture
+def configure(user_cloister: Cloister, authority: Authority) -> Configure:
+    """Write a configuration with credentials and pins: names to ports of this machine."""
+
+    def write(
+        pins: Mapping[str, int], credentials: str = BEARER, *, read_only: tuple[Path, ...] = ()
+    ) -> Cloister:
+        ca = user_cloister.write(user_cloister.home / "ca.pem", authority.pem)
+        hosts = "\n".join(f'"{name}" = "127.0.0.1:{port}"' for name, port in pins.items())
+        user_cloister.configure(
+            f"""
+[sandbox]
+read_only = {json.dumps([str(path) for path in read_only])}
+
+[network]
+upstream_ca = ["{ca}"]
+
+[network.hosts]
+{hosts}
+{credentials}"""
+        )
+        user_cloister.extra_environment["REAL_TOKEN"] = TOKEN
+        return user_cloister
+
+    return write
+
+
+@pytest.fixture
+def web(authority: Authority) -> Iterator[Open]:
+    """Opens origins; the test's end closes them."""
+    with ExitStack() as stack:
+        yield lambda *names, **how: stack.enter_context(WebOrigin(authority, *names, **how))
+
+
+def bearer_echo(request: Request) -> Answer:
+    """What an API says of the caller, with the token in it: to whom the token is shown is what we test."""
+    if request.headers.get("authorization") != f"Bearer {TOKEN}":
+        return Answer(status=401, body=b"who are you?\n")
+    return Answer(body=f"{request.protocol} {request.method} {len(request.body)} {TOKEN}\n".encode())
+
+
+def trace(cloister: Cloister, done: Result, *values: str) -> None:
+    """No real value is in the output, the audit log, or any file of the sandbox."""
+    for value in values or (TOKEN,):
+        for form in (value, base64.b64encode(value.encode()).decode().rstrip("=")):
+            assert form not in done.out + done.err
+            for path in cloister.base.rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    assert form.encode() not in path.read_bytes(), path
+
+
+def requests(cloister: Cloister, host: str = API) -> list[tuple[object, object]]:
+    return [(e["method"], e.get("status")) for e in cloister.events("request") if e["host"] == host]
+
+
+MASKED = "*" * len(TOKEN)
+PROTOCOLS = pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+
+
+@WAYS
+@PROTOCOLS
+@pytest.mark.parametrize("upstream", ["http/1.1", "h2"])
+def test_curl(configure: Configure, web: Open, way: str, protocol: str, upstream: str) -> None:
+    """Each protocol towards the sandbox with each towards the origin; an upload that the origin asks to go on with."""
+    origin = web(API, respond=bearer_echo, protocols=(upstream,))
+    cloister = configure({API: origin.port})
+    option = "--http2" if protocol == "h2" else "--http1.1"
+    curl = f"curl -sS --max-time 20 {option} -w '%{{http_version}} %{{http_code}}\\n'"
+    script = f"""{way} set -e; echo "$API_TOKEN" | wc -c
+    {curl} https://{API}/me -H "Authorization: Bearer $API_TOKEN" https://{API}/again
+    head -c 3000000 /dev/zero | {curl} -T - -H 'Expect: 100-continue' https://{API}/put"""
+    done = cloister.sh(script)
+    version = "2" if protocol == "h2" else "1.1"
+    get = [f"{upstream} GET 0 {MASKED}", f"{version} 200"]
+    assert done.code == 0, (done, cloister.events())
+    assert done.out.splitlines()[1:] == [*get, *get, f"{upstream} PUT 3000000 {MASKED}", f"{version} 200"]
+    assert [seen.path for seen in origin.seen] == ["/me", "/again", "/put"]
+    assert requests(cloister) == [("GET", 200), ("GET", 200), ("PUT", 200)]
+    trace(cloister, done)
+
+
+@WAYS
+def test_python_httpx_with_http_2(configure: Configure, web: Open, client_packages: Path, way: str) -> None:
+    origin = web(API, respond=bearer_echo, protocols=("h2", "http/1.1"))
+    cloister = configure({API: origin.port}, read_only=(client_packages,))
+    script = f"""
+import asyncio, os, httpx
+async def main():
+    headers = {{"Authorization": "Bearer " + os.environ["API_TOKEN"]}}
+    async with httpx.AsyncClient(http2=True, headers=headers, timeout=20, verify=os.environ["SSL_CERT_FILE"]) as client:
+        answers = await asyncio.gather(*(client.post("https://{API}/", content=b"x" * 200000) for _ in range(20)))
+        print({{(a.http_version, a.status_code, a.text) for a in answers}})
+asyncio.run(main())
+"""
+    cloister.write(cloister.project / "client.py", script)
+    done = cloister.sh(f"{way} PYTHONPATH={client_packages} exec python3 client.py")
+    assert done.code == 0, (done, cloister.events())
+    assert done.out == f"{{('HTTP/2', 200, 'h2 POST 200000 {MASKED}\\n')}}\n"
+    assert len(origin.seen) == 20
+    trace(cloister, done)
+
+
+@WAYS
+def test_node_fetch(configure: Configure, web: Open, way: str) -> None:
+    """A streamed answer and a posted body. Node before 24 knows no proxy variables: both ways are one there."""
+    parts = [b"one ", b"two ", TOKEN[:9].encode(), TOKEN[9:].encode()]
+
+    def respond(request: Request) -> Answer:
+        known = request.headers.get("authorization") == f"Bearer {TOKEN}"
+        return Answer(body=iter(parts)) if known else Answer(status=401)
+
+    origin = web(API, respond=respond)
+    cloister = configure({API: origin.port})
+    script = f"""
+const headers = {{ authorization: `Bearer ${{process.env.API_TOKEN}}` }};
+const answer = await fetch("https://{API}/", {{ method: "POST", headers, body: JSON.stringify({{ a: 1 }}) }});
+console.log(answer.status, await answer.text());
+"""
+    cloister.write(cloister.project / "client.mjs", script)
+    done = cloister.sh(f"{way} exec node client.mjs")
+    assert (done.code, done.out) == (0, f"200 one two {MASKED}\n"), (done, cloister.events())
+    assert json.loads(origin.seen[0].body) == {"a": 1}
+    trace(cloister, done)
