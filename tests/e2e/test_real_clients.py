@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Cloister, Result
+from tests.fakes.git_origin import NAME as GIT
+from tests.fakes.git_origin import GitOrigin
 from tests.fakes.origins import Authority
 from tests.fakes.web_origin import Answer, Request, WebOrigin
 
@@ -160,3 +162,66 @@ console.log(answer.status, await answer.text());
     assert (done.code, done.out) == (0, f"200 one two {MASKED}\n"), (done, cloister.events())
     assert json.loads(origin.seen[0].body) == {"a": 1}
     trace(cloister, done)
+
+
+@WAYS
+def test_git(configure: Configure, authority: Authority, way: str) -> None:
+    """Clone, fetch and push work without a password in the sandbox; what may not be pushed is refused in git's words."""
+    with GitOrigin(authority, password=TOKEN) as git:
+        cloister = configure(
+            {GIT: git.port},
+            f"""
+[[credential]]
+name = "git"
+source = "env:REAL_TOKEN"
+hosts = ["{GIT}"]
+inject = "basic:x-access-token"
+[git]
+push = ["refs/heads/agent/*"]
+""",
+        )
+        script = f"""{way} exec 2>&1; export GIT_TERMINAL_PROMPT=0
+        say() {{ echo "== $1 $2"; }}
+        git clone -q https://{GIT}/widget.git copy; say clone $?; cd copy
+        git config user.name agent; git config user.email agent@example.test
+        git checkout -q -b agent/one; head -c 2000000 /dev/urandom > big; git add big; git commit -q -m second
+        git push -q origin agent/one; say push $?
+        echo more >> README; git commit -q -a -m third; git push -q origin agent/one; say again $?
+        git fetch -q origin; git log --format=%s origin/agent/one; say fetch $?
+        git push origin HEAD:main; say main $?
+        git commit -q --amend -m rewritten; git push -f origin agent/one; say force $?
+        git push origin :agent/one; say delete $?
+        git push -q origin HEAD:refs/heads/agent/two HEAD:refs/tags/v1; say both $?"""
+        before = git.refs()
+        done = cloister.sh(script)
+        after = git.refs()
+    said = dict(_steps(done.out))
+    codes = {name: code for name, (code, _) in said.items()}
+    assert codes == {
+        "clone": 0, "push": 0, "again": 0, "fetch": 0, "main": 1, "force": 1, "delete": 1, "both": 1,
+    }, done  # fmt: skip
+    assert said["fetch"][1].splitlines() == ["third", "second", "first"]
+    assert "pushing to it is not allowed; allowed: refs/heads/agent/*" in said["main"][1]
+    assert "moving it to what does not follow is not allowed" in said["force"][1]
+    assert "deleting it is not allowed" in said["delete"][1]
+    assert "v1 (cloister: pushing to it is not allowed" in said["both"][1]
+    assert "agent/two (cloister: refused together with another ref" in said["both"][1]
+    assert set(after) == {*before, "refs/heads/agent/one"}
+    assert after["refs/heads/main"] == before["refs/heads/main"]
+    # Two pushes, and the empty request that git sends ahead of one larger than http.postBuffer.
+    assert git.services.count("git-receive-pack") == 3, "a refused push never leaves"
+    refused = [str(event["reason"]) for event in cloister.events("refuse")]
+    assert len(refused) == 4, refused
+    trace(cloister, done)
+
+
+def _steps(text: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    """What a script said before each of its lines `== NAME CODE`."""
+    said = ""
+    for line in text.splitlines(keepends=True):
+        if line.startswith("== "):
+            _, name, code = line.split()
+            yield name, (int(code), said)
+            said = ""
+        else:
+            said += line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -31,9 +32,11 @@ def _git(*arguments: str, cwd: Path) -> None:
 
 
 class GitOrigin:
-    """Serves one repository, `widget.git`, with one commit."""
+    """Serves one repository, `widget.git`, with one commit. With `password`: to x-access-token only, and takes pushes."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, *, password: str | None = None) -> None:
+        wanted = base64.b64encode(f"x-access-token:{password}".encode()).decode()
+        self.services: list[str] = []  # what was asked of it, with the right password
         self._root = Path(tempfile.mkdtemp())
         work = self._root / "work"
         work.mkdir()
@@ -43,6 +46,10 @@ class GitOrigin:
         _git("commit", "-q", "-m", "first", cwd=work)
         _git("clone", "-q", "--bare", str(work), "widget.git", cwd=self._root)
         root = self._root
+        services = self.services
+        if password is not None:
+            _git("config", "http.receivepack", "true", cwd=root / "widget.git")
+            _git("config", "receive.denyNonFastForwards", "false", cwd=root / "widget.git")
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -50,6 +57,13 @@ class GitOrigin:
             def backend(self) -> None:
                 path, _, query = self.path.partition("?")
                 body = self._body()
+                if password is not None and self.headers.get("Authorization") != f"Basic {wanted}":
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                services.append(query or path.rpartition("/")[2])
                 environment = {
                     "PATH": os.environ["PATH"],
                     "GIT_PROJECT_ROOT": str(root),
@@ -100,6 +114,17 @@ class GitOrigin:
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         self.port = int(self._server.server_address[1])
+
+    def refs(self) -> dict[str, str]:
+        """The branches of the repository and the commits that they are at."""
+        done = subprocess.run(
+            ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads"],
+            cwd=self._root / "widget.git",
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return dict(line.split(" ") for line in done.stdout.splitlines())
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
