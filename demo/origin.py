@@ -1,7 +1,7 @@
 """The outside world of `make demo`: an API that wants a token, and a git server, over TLS, on loopback.
 
-Usage: origin.py DIRECTORY. It writes DIRECTORY/ca.pem, then its port to the FIFO DIRECTORY/port; serves DIRECTORY/git/*.git,
-and wants the token that is in its environment (DEMO_TOKEN).
+Usage: origin.py DIRECTORY. It writes DIRECTORY/ca.pem, then its port to the FIFO DIRECTORY/port; it serves
+DIRECTORY/git/*.git, and wants the token that is in its environment (DEMO_TOKEN).
 """
 
 from __future__ import annotations

@@ -243,6 +243,8 @@ class Forward:
             upstream.release()
             return
         await self.downstream.send_head(incoming.head, ended=False)
+        if not upstream.at_hand:  # else it leaves in one piece with the first part
+            await self.downstream.flush()
         try:
             await self._parts(upstream, incoming)
             await self.downstream.finish(_redacted(upstream.trailers, secrets))

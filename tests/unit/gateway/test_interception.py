@@ -453,6 +453,27 @@ def test_the_first_event_of_a_stream_comes_at_once(start: Start) -> None:
         data += connection.recv(65536)
 
 
+def test_a_head_whose_body_is_slow_is_seen_at_once(start: Start) -> None:
+    import threading
+
+    head_seen = threading.Event()
+
+    def serve(seen: Seen, sock: socket.socket) -> None:
+        seen.data += sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        if head_seen.wait(10):
+            sock.sendall(b"ok")
+
+    world = start(serve)
+    connection = world.tls()
+    connection.sendall(get())
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head_seen.set()
+    assert connection.recv(10) == b"ok"
+
+
 def test_a_cut_answer_is_cut_for_the_client_too(start: Start) -> None:
     world = start(respond(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"))
     answer = world.ask(get())
