@@ -112,9 +112,10 @@ class _Brotli:
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._begun = self._begun or bool(data)
         try:
-            yield self._stream.process(data, output_buffer_limit=PIECE_BYTES)
-            while not self._stream.can_accept_more_data():
-                yield self._stream.process(b"", output_buffer_limit=PIECE_BYTES)
+            piece = self._stream.process(data, output_buffer_limit=PIECE_BYTES)
+            while piece or not self._stream.can_accept_more_data():
+                yield from _sliced(piece)
+                piece = self._stream.process(b"", output_buffer_limit=PIECE_BYTES)
         except self._error:
             raise UntrustedInputError("the body is not what its Content-Encoding says: brotli") from None
 
@@ -131,24 +132,33 @@ class _Zstandard:
 
         self._error: type[Exception] = zstandard.ZstdError
         self._context = zstandard.ZstdDecompressor(max_window_size=self._WINDOW_BYTES)
-        self._stream = self._context.decompressobj(read_across_frames=True)
+        self._stream = self._context.decompressobj()
         self._begun = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._begun = self._begun or bool(data)
         try:
             for start in range(0, len(data), _ZSTD_STEP_BYTES):
-                piece = self._stream.decompress(data[start : start + _ZSTD_STEP_BYTES])
-                for at in range(0, len(piece), PIECE_BYTES):
-                    yield piece[at : at + PIECE_BYTES]
+                step = data[start : start + _ZSTD_STEP_BYTES]
+                while step:
+                    if self._stream.eof:  # a further frame (RFC 8878 section 3)
+                        self._stream = self._context.decompressobj()
+                    yield from _sliced(self._stream.decompress(step))
+                    step = self._stream.unused_data
         except self._error:
             raise UntrustedInputError("the body is not what its Content-Encoding says: zstd") from None
 
     def end(self) -> None:
-        return  # the library does not tell a cut frame apart from a whole one
+        if self._begun and not self._stream.eof:
+            raise UntrustedInputError("the encoded body is cut short")
 
 
-_ZSTD_STEP_BYTES = 4096  # the library gives all that its input holds: less of it bounds the output
+_ZSTD_STEP_BYTES = 256  # the library gives all that its input holds: less of it bounds the output
+
+
+def _sliced(piece: bytes) -> Iterator[bytes]:
+    for at in range(0, len(piece), PIECE_BYTES):
+        yield piece[at : at + PIECE_BYTES]
 
 
 class _Chain:
