@@ -309,6 +309,16 @@ def client_packages() -> Iterator[Path]:
         yield base
 
 
+@pytest.fixture
+def aws_extra(installed: Path, client_packages: Path) -> Iterator[None]:
+    """`cloister[aws]`: botocore beside the installed command, for as long as the test runs."""
+    (packages,) = installed.parents[1].glob("lib/python*/site-packages")
+    path = packages / "aws-extra.pth"
+    path.write_text(f"{client_packages}\n")
+    yield
+    path.unlink()
+
+
 @pytest.fixture(scope="session")
 def claude_code() -> Iterator[Path]:
     """Claude Code as npm installed it, where an ordinary user can read it: the program."""

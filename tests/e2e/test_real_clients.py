@@ -18,6 +18,8 @@ from tests.e2e.conftest import Cloister, Result
 from tests.fakes.git_origin import NAME as GIT
 from tests.fakes.git_origin import GitOrigin
 from tests.fakes.origins import Authority
+from tests.fakes.s3_origin import BUCKET, REGION, S3Origin
+from tests.fakes.s3_origin import NAME as S3
 from tests.fakes.web_origin import Answer, Request, WebOrigin
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
@@ -213,6 +215,79 @@ push = ["refs/heads/agent/*"]
     refused = [str(event["reason"]) for event in cloister.events("refuse")]
     assert len(refused) == 4, refused
     trace(cloister, done)
+
+
+KEY_ID, SECRET_KEY = "AKIAREALKEY0123456789", "r3al/secret+Key0123456789abcdefghijklmno"
+AWS = f"""
+[[credential]]
+name = "aws"
+source = "env:REAL_AWS"
+preset = "aws"
+hosts = ["{S3}"]
+"""
+S3_CLIENT = f"""
+import boto3, io, os, urllib.request
+from botocore.config import Config
+config = Config(region_name="{REGION}", signature_version="s3v4", s3={{"addressing_style": "virtual"}}, retries={{"total_max_attempts": 1}}, read_timeout=20)
+s3 = boto3.client("s3", config=config)
+data = os.urandom(3000000)
+s3.put_object(Bucket="{BUCKET}", Key="a b/é+1.bin", Body=io.BytesIO(data))
+print(s3.get_object(Bucket="{BUCKET}", Key="a b/é+1.bin")["Body"].read() == data)
+s3.put_object(Bucket="{BUCKET}", Key="small", Body=b"small", ContentType="text/plain", Metadata={{"a": "b  c"}})
+url = s3.generate_presigned_url("get_object", Params={{"Bucket": "{BUCKET}", "Key": "small"}}, ExpiresIn=60)
+print(urllib.request.urlopen(url, timeout=20).read())
+"""
+
+
+@pytest.fixture
+def s3(authority: Authority) -> Iterator[S3Origin]:
+    with S3Origin(authority, key_id=KEY_ID, secret_key=SECRET_KEY) as running:
+        yield running
+
+
+@WAYS
+@pytest.mark.usefixtures("aws_extra")
+def test_boto3(configure: Configure, s3: S3Origin, client_packages: Path, way: str) -> None:
+    """What boto3 signs with a placeholder reaches S3 signed with the key: streamed upload, headers, presigned URL."""
+    cloister = configure({S3: s3.port}, AWS, read_only=(client_packages,))
+    keys = json.dumps({"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET_KEY})
+    cloister.extra_environment["REAL_AWS"] = keys
+    cloister.write(cloister.project / "client.py", S3_CLIENT)
+    done = cloister.sh(f"{way} PYTHONPATH={client_packages} exec python3 client.py")
+    assert (done.code, done.out) == (0, "True\nb'small'\n"), (done, cloister.events())
+    upload = s3.seen[0].headers
+    assert (upload["content-encoding"], upload["x-amz-trailer"]) == ("aws-chunked", "x-amz-checksum-crc32")
+    assert upload["x-amz-content-sha256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    trace(cloister, done, SECRET_KEY)
+
+
+@pytest.mark.usefixtures("aws_extra")
+def test_boto3_with_another_key_is_refused_by_s3(
+    configure: Configure, s3: S3Origin, client_packages: Path
+) -> None:
+    """The control: the stand-in verifies."""
+    cloister = configure({S3: s3.port}, AWS, read_only=(client_packages,))
+    keys = json.dumps({"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET_KEY[::-1]})
+    cloister.extra_environment["REAL_AWS"] = keys
+    cloister.write(cloister.project / "client.py", S3_CLIENT)
+    done = cloister.sh(f"PYTHONPATH={client_packages} exec python3 client.py")
+    assert done.code == 1
+    assert "SignatureDoesNotMatch" in done.err
+    assert not s3.objects
+
+
+def test_boto3_without_the_extra_is_told_what_to_install(
+    configure: Configure, s3: S3Origin, client_packages: Path
+) -> None:
+    cloister = configure({S3: s3.port}, AWS, read_only=(client_packages,))
+    cloister.extra_environment["REAL_AWS"] = json.dumps(
+        {"AccessKeyId": KEY_ID, "SecretAccessKey": SECRET_KEY}
+    )
+    cloister.write(cloister.project / "client.py", S3_CLIENT)
+    done = cloister.sh(f"PYTHONPATH={client_packages} exec python3 client.py")
+    assert done.code == 1
+    assert not s3.seen
+    assert "botocore is not installed" in str(cloister.events("refuse")[-1]["reason"]), cloister.events()
 
 
 def _steps(text: str) -> Iterator[tuple[str, tuple[int, str]]]:
