@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.e2e.conftest import Cloister, Result
 from tests.fakes.git_origin import NAME as GIT
 from tests.fakes.git_origin import GitOrigin
 from tests.fakes.origins import Authority
+from tests.fakes.registry_origin import VERSION, npm_registry, python_index
 from tests.fakes.s3_origin import BUCKET, REGION, S3Origin
 from tests.fakes.s3_origin import NAME as S3
 from tests.fakes.web_origin import Answer, Request, WebOrigin
@@ -288,6 +290,90 @@ def test_boto3_without_the_extra_is_told_what_to_install(
     assert done.code == 1
     assert not s3.seen
     assert "botocore is not installed" in str(cloister.events("refuse")[-1]["reason"]), cloister.events()
+
+
+@WAYS
+def test_npm_from_a_private_registry(configure: Configure, web: Open, way: str) -> None:
+    name = "npm.example.test"
+    origin = web(name, respond=npm_registry(name, TOKEN))
+    cloister = configure(
+        {name: origin.port},
+        f"""
+[[credential]]
+name = "npm"
+source = "env:REAL_TOKEN"
+preset = "npm"
+hosts = ["{name}"]
+""",
+    )
+    cloister.write(cloister.project / "package.json", '{"name": "x", "version": "1.0.0"}')
+    script = f"""{way} set -e
+    npm install --silent --no-audit --no-fund --registry https://{name}/ widget
+    node -e 'console.log(require("widget/package.json").version)'; npm view --registry https://{name}/ widget version
+    grep -c "//{name}/:_authToken=$NPM_TOKEN" ~/.npmrc"""
+    done = cloister.sh(script)
+    assert (done.code, done.out) == (0, f"{VERSION}\n{VERSION}\n1\n"), (done, cloister.events())
+    assert {seen.headers["authorization"] for seen in origin.seen} == {f"Bearer {TOKEN}"}
+    trace(cloister, done)
+
+
+@WAYS
+def test_pip_from_an_index_that_wants_a_password(configure: Configure, web: Open, way: str) -> None:
+    name = "pypi.example.test"
+    origin = web(name, respond=python_index("reader", TOKEN))
+    cloister = configure(
+        {name: origin.port},
+        f"""
+[[credential]]
+name = "index"
+source = "env:REAL_TOKEN"
+preset = "pypi"
+hosts = ["{name}"]
+inject = "basic:reader"
+""",
+    )
+    script = f"""{way} set -e; python3 -m venv v
+    v/bin/pip install -q --no-input --disable-pip-version-check --no-cache-dir --index-url https://{name}/simple/ widget
+    v/bin/python -c 'import widget; print(widget.VERSION)'"""
+    done = cloister.sh(script)
+    assert (done.code, done.out) == (0, f"{VERSION}\n"), (done, cloister.events())
+    assert {seen.path.partition("/")[2].partition("/")[0] for seen in origin.seen} == {"simple", "files"}
+    trace(cloister, done, f"reader:{TOKEN}", TOKEN)
+
+
+@WAYS
+def test_gh_api(configure: Configure, web: Open, way: str) -> None:
+    name = "api.github.com"
+
+    def respond(request: Request) -> Answer:
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return Answer(
+                status=401,
+                headers={"Content-Type": "application/json"},
+                body=b'{"message": "Bad credentials"}',
+            )
+        body = json.dumps({"login": "octocat", "you_sent": TOKEN, "asked": request.method}).encode()
+        return Answer(headers={"Content-Type": "application/json"}, body=body)
+
+    if shutil.which("gh", path="/usr/local/bin:/usr/bin:/bin") is None:
+        pytest.fail("gh is missing: tools/setup-tests.sh installs it")
+    origin = web(name, respond=respond, protocols=("h2", "http/1.1"))
+    cloister = configure(
+        {name: origin.port},
+        """
+[[credential]]
+name = "github"
+source = "env:REAL_TOKEN"
+preset = "github"
+""",
+    )
+    script = f"""{way} set -e; gh api user --jq .login; gh api user --jq .you_sent
+    gh api -X POST repos/acme/widget/issues -f title=hello --jq .asked
+    unset GITHUB_TOKEN GH_TOKEN; gh api user --jq .asked"""
+    done = cloister.sh(script)
+    assert (done.code, done.out) == (0, f"octocat\n{MASKED}\nPOST\nGET\n"), (done, cloister.events())
+    assert json.loads(origin.seen[2].body) == {"title": "hello"}
+    trace(cloister, done)
 
 
 def _steps(text: str) -> Iterator[tuple[str, tuple[int, str]]]:
