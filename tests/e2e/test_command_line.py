@@ -83,7 +83,10 @@ def test_a_slip_on_the_command_line(user_cloister: Cloister, arguments: str, par
         ('[sandbox]\nread_only = ["/nonexistent"]', [":2:", "does not exist here", 'found: "/nonexistent"']),
         ('[network]\nupstream_ca = ["/nonexistent.pem"]', [":2:", "does not exist"]),
         ("[credential.x]\na = 1", [":1:", "expected: a list of tables"]),
-        ('[[credential]]\nname = "x"\nsource = "env:X"\ninject = "bearer"', [":1:", "has no hosts", "name its hosts"]),
+        (
+            '[[credential]]\nname = "x"\nsource = "env:X"\ninject = "bearer"',
+            [":1:", "has no hosts", "name its hosts"],
+        ),
         ('[git]\npush = ["main"]', [":2:", 'did you mean "refs/heads/main"?']),
     ],
 )
