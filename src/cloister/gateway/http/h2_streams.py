@@ -99,12 +99,16 @@ class Stream:
         self._connection.forget(self)
 
     async def read(self) -> bytes:
-        """The next part; b"" at the end. GoneError."""
+        """The next part; b"" at the end. GoneError.
+
+        A reset behind the end takes nothing back: so a server says that it wants no more of the request
+        (RFC 9113 section 8.1), as those of gRPC do with an error status.
+        """
         while not self._parts:
-            if self.error is not None:
-                raise self.error
             if self.ended:
                 return b""
+            if self.error is not None:
+                raise self.error
             await self.wait()
         parts, size, credit = [], 0, 0
         while self._parts and size < PART_BYTES:
