@@ -15,14 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from cloister.gateway.authority import Authority as LeafAuthority
 from tests.e2e.conftest import Cloister, Result
 from tests.fakes.git_origin import NAME as GIT
 from tests.fakes.git_origin import GitOrigin
+from tests.fakes.grpc_origin import METHOD, GrpcOrigin
 from tests.fakes.origins import Authority
 from tests.fakes.registry_origin import VERSION, npm_registry, python_index
 from tests.fakes.s3_origin import BUCKET, REGION, S3Origin
 from tests.fakes.s3_origin import NAME as S3
 from tests.fakes.web_origin import Answer, Request, WebOrigin
+from tests.fakes.websocket_origin import websocket_origin
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
 
@@ -373,6 +376,100 @@ preset = "github"
     done = cloister.sh(script)
     assert (done.code, done.out) == (0, f"octocat\n{MASKED}\nPOST\nGET\n"), (done, cloister.events())
     assert json.loads(origin.seen[2].body) == {"title": "hello"}
+    trace(cloister, done)
+
+
+GRPC_CLIENT = f"""
+import os, queue, grpc
+roots = open(os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"], "rb").read()
+metadata = (("authorization", "Bearer " + os.environ["API_TOKEN"]),)
+with grpc.secure_channel("{API}:443", grpc.ssl_channel_credentials(roots)) as channel:
+    talk = channel.stream_stream("{METHOD}")
+    for last in (None, b"fail"):
+        outgoing = queue.Queue()
+        answers = talk(iter(outgoing.get, None), metadata=metadata, timeout=20)
+        for number in range(50):
+            outgoing.put(b"%d " % number + b"x" * 2000 * number)
+            assert next(answers) == b"echo: %d " % number + b"x" * 2000 * number
+        outgoing.put(last)
+        try:
+            print(list(answers), answers.code().name, dict(answers.trailing_metadata()))
+        except grpc.RpcError as error:
+            print(error.code().name, error.details())
+"""
+
+
+@WAYS
+def test_grpc_in_both_directions(configure: Configure, client_packages: Path, way: str) -> None:
+    """A stream in which each side waits for the other's message, its trailers, and a status with a message."""
+    leaves = LeafAuthority("grpc-origin")
+    with GrpcOrigin(leaves, API, token=TOKEN) as origin:
+        cloister = configure({API: origin.port}, read_only=(client_packages,))
+        ca = cloister.home / "ca.pem"
+        cloister.write(ca, ca.read_text() + leaves.pem.decode())
+        cloister.write(cloister.project / "client.py", GRPC_CLIENT)
+        done = cloister.sh(f"{way} PYTHONPATH={client_packages} exec python3 client.py")
+    expected = ["[] OK {'count': '50'}", f"NOT_FOUND nothing here for {MASKED}"]
+    assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
+    assert len(origin.seen) == 101
+    trace(cloister, done)
+
+
+WEBSOCKET_CLIENT = f"""
+import os, socket, ssl, urllib.parse
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import *
+from wsproto.extensions import PerMessageDeflate
+
+proxy = urllib.parse.urlsplit(os.environ.get("https_proxy", ""))
+plain = socket.create_connection((proxy.hostname, proxy.port) if proxy.hostname else ("{API}", 443), 20)
+if proxy.hostname:
+    plain.sendall(b"CONNECT {API}:443 HTTP/1.1\\r\\nHost: {API}:443\\r\\n\\r\\n")
+    assert b" 200 " in plain.recv(4096)
+sock = ssl.create_default_context().wrap_socket(plain, server_hostname="{API}")
+websocket = WSConnection(ConnectionType.CLIENT)
+headers = [(b"authorization", b"Bearer " + os.environb[b"API_TOKEN"])]
+sock.sendall(websocket.send(Request(host="{API}", target="/chat", extra_headers=headers, extensions=[PerMessageDeflate()])))
+
+def receive():
+    parts = []
+    while True:
+        for event in websocket.events():
+            if isinstance(event, (TextMessage, BytesMessage)):
+                parts.append(event.data)
+                if event.message_finished:
+                    return (b"" if isinstance(event, BytesMessage) else "").join(parts)
+            elif not isinstance(event, AcceptConnection):
+                return event
+        data = sock.recv(65536)
+        websocket.receive_data(data or None)
+
+print(receive())
+sock.sendall(websocket.send(TextMessage(data="hel", message_finished=False)) + websocket.send(TextMessage(data="lo")))
+print(receive())
+big = os.urandom(300000)
+sock.sendall(websocket.send(BytesMessage(data=big)))
+print(receive() == big)
+sock.sendall(websocket.send(Ping(payload=b"ping")))
+print(bytes(receive().payload))
+sock.sendall(websocket.send(CloseConnection(code=1000)))
+print(receive().code)
+"""
+
+
+@WAYS
+def test_websocket(configure: Configure, authority: Authority, client_packages: Path, way: str) -> None:
+    """Compressed, in fragments, large and binary, pinged, closed; what the origin says of the token is masked."""
+    origin = websocket_origin(authority.context((API,)), TOKEN)
+    try:
+        cloister = configure({API: origin.port}, read_only=(client_packages,))
+        cloister.write(cloister.project / "client.py", WEBSOCKET_CLIENT)
+        done = cloister.sh(f"{way} PYTHONPATH={client_packages} exec python3 client.py")
+        expected = [f"welcome, {MASKED}", "hello", "True", "b'ping'", "1000"]
+        assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
+        assert origin.seen[0].ended.wait(10)
+    finally:
+        origin.close()
     trace(cloister, done)
 
 
