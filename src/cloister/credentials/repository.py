@@ -2,6 +2,7 @@
 
 Rule 1: names are compared in lower case; both forges do.
 Rule 2: what is not plainly about one repository (search, GraphQL, numbers of projects) is about none.
+Rule 3: what some server may take for a push is one, however oddly it is written; a fetch is one only as git writes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _GITLAB_API = re.compile(r"/api/v4/projects/([^/]+)(?:/.*)?")
 _GITLAB_WEB = re.compile(
     rf"/({_PART}(?:/{_PART})*)/({_PART}?)(?:\.git(?:/.*)?|/-/.*|/info/refs|/git-(?:upload|receive)-pack)"
 )
-_GIT_SERVICES = ("git-upload-pack", "git-receive-pack")
+_FETCH, _PUSH = "git-upload-pack", "git-receive-pack"
+_READING = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class GitService:
 
 def of_request(host: str, path: str) -> Repository | None:
     """The repository that a request is about; None if it is not about one."""
-    if "//" in path or "/../" in path or "/./" in path or "\\" in path:
+    if _is_ambiguous(path):
         return None
     if "gitlab" in host:
         return _gitlab(path)
@@ -51,19 +53,36 @@ def of_request(host: str, path: str) -> Repository | None:
 
 def git_service(method: str, path: str, query: str | None) -> GitService | None:
     """What a request asks of git's smart HTTP protocol; None if it is none (gitprotocol-http(5))."""
-    decoded = _decoded(path)
-    if decoded.endswith("/info/refs"):
-        services = parse_qs(query or "").get("service", [])
-        for service in services:
-            if service in _GIT_SERVICES:
-                # Asked for twice, the one that writes counts.
-                name = "git-receive-pack" if "git-receive-pack" in services else service
-                return GitService(name=name.removeprefix("git-"), advertisement=True)
-        return None
-    for service in _GIT_SERVICES:
-        if decoded.endswith("/" + service) and method not in ("GET", "HEAD"):
-            return GitService(name=service.removeprefix("git-"), advertisement=False)
+    segments = _loose_segments(path)
+    if method not in _READING and _PUSH in segments:
+        return GitService(name="receive-pack", advertisement=False)
+    if "info/refs" in "/".join(segments):
+        services = [service.strip().lower() for service in _services(query)]
+        if _PUSH in services:  # asked for twice, the one that writes counts
+            return GitService(name="receive-pack", advertisement=True)
+        if _FETCH in services and method in _READING and _decoded(path).endswith("/info/refs"):
+            return GitService(name="upload-pack", advertisement=True)
+    if method == "POST" and _decoded(path).endswith("/" + _FETCH):
+        return GitService(name="upload-pack", advertisement=False)
     return None
+
+
+def _services(query: str | None) -> list[str]:
+    """Every `service` of a query; some servers separate with `;` too."""
+    return parse_qs((query or "").replace(";", "&")).get("service", [])
+
+
+def _loose_segments(path: str) -> list[str]:
+    """A path's segments as the most forgiving server would read them."""
+    loose = unquote(unquote(path)).replace("\\", "/").lower().split("?")[0].replace("\0", "/")
+    return [segment.split(";")[0].strip(". ") for segment in loose.split("/") if segment.strip(". ")]
+
+
+def _is_ambiguous(path: str) -> bool:
+    """Whether servers may take it for another path: what is escaped may be undone before dots are resolved."""
+    loose = unquote(unquote(path))
+    segments = (segment.split(";")[0] for segment in loose.split("/"))
+    return "//" in loose or "\\" in loose or any(segment in (".", "..") for segment in segments)
 
 
 def _gitlab(path: str) -> Repository | None:

@@ -161,14 +161,20 @@ def request(
         return Deny(reason="CONNECT inside a connection that already has a destination")
     if form is Form.ASTERISK or head.path == "*":
         return Deny(reason="OPTIONS * is not forwarded")
-    methods = {head.method, *(value.decode("latin-1") for name in _OVERRIDES for value in head.values(name))}
     allows = []
-    for method in sorted(methods, key=lambda method: method == head.method):  # the request's own method last
+    for method in sorted(
+        methods(head), key=lambda method: method == head.method
+    ):  # the request's own method last
         decision = decide_request(policy, Request(host=host, port=port, method=method, path=head.path))
         if isinstance(decision, Deny):
             return decision
         allows.append(decision)
     return GrantedRequest(host=host, port=port, allow=allows[-1])
+
+
+def methods(head: RequestHead) -> set[str]:
+    """The request's method, and those that a server may take instead of it (ATTACKS HTTP-7)."""
+    return {head.method, *(value.decode("latin-1") for name in _OVERRIDES for value in head.values(name))}
 
 
 def shown(head: RequestHead) -> Asked:

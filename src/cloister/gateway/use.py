@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from cloister.credentials import repository
 from cloister.errors import UntrustedInputError
+from cloister.gateway.judge import methods
 from cloister.messages import RequestHead
 from cloister.policy.decide import bindings
 from cloister.policy.paths import canonical_path, covers_path
@@ -115,6 +116,15 @@ def _about(credential: Credential, head: RequestHead, host: Host) -> bool:
 
 def _reads(head: RequestHead) -> bool:
     service = repository.git_service(head.method, head.path, head.query)
-    if service is not None:
-        return service.name == "upload-pack"
-    return head.method in _READING
+    if service is not None and service.name == "receive-pack":
+        return False
+    if methods(head) - _READING - {head.method}:
+        return False
+    return head.method in _READING or (service is not None and _fetches(head))
+
+
+def _fetches(head: RequestHead) -> bool:
+    """Whether a POST is git's fetch, and not an API's request for something of that name."""
+    if head.untrusted_authority.startswith("api.") or head.path.startswith("/api/"):
+        return False
+    return head.values(b"content-type") == [b"application/x-git-upload-pack-request"]
