@@ -10,7 +10,8 @@ import h2.errors
 import h2.events
 import pytest
 
-from cloister.gateway.http.h2_streams import Connection, GoneError, Stream
+from cloister.gateway.http.h2_connection import Connection
+from cloister.gateway.http.h2_streams import GoneError, Stream
 from cloister.gateway.wire import Wire
 
 RESET = h2.events.StreamReset(stream_id=1, error_code=h2.errors.ErrorCodes.NO_ERROR)

@@ -29,7 +29,7 @@ HOP_BY_HOP = frozenset(
     b"te trailer transfer-encoding upgrade expect content-length host http2-settings".split()
 )
 # What must not come behind a body (RFC 9110 section 6.5.1).
-_NOT_IN_TRAILERS = HOP_BY_HOP | frozenset(
+NOT_IN_TRAILERS = HOP_BY_HOP | frozenset(
     b"authorization set-cookie cookie content-encoding content-type content-range location cache-control".split()
 )
 
@@ -123,7 +123,7 @@ class Body:
                 raise UntrustedInputError("the trailers are too long")
         if not lines:
             return ()
-        return tuple(pair for pair in strict.header_lines(lines) if pair[0] not in _NOT_IN_TRAILERS)
+        return tuple(pair for pair in strict.header_lines(lines) if pair[0] not in NOT_IN_TRAILERS)
 
 
 def chunk(data: bytes) -> bytes:

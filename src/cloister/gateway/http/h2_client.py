@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import h2.config
 import h2.errors
 import h2.events
+import h2.exceptions
 import h2.settings
 
 from cloister.errors import UntrustedInputError
-from cloister.gateway.http import h2_streams
-from cloister.gateway.http.body import HOP_BY_HOP
-from cloister.gateway.http.h2_streams import Connection, GoneError, Stream
+from cloister.gateway.http import h2_heads
+from cloister.gateway.http.h2_connection import STREAMS_LIMIT, Connection
+from cloister.gateway.http.h2_streams import GoneError, Stream
 from cloister.gateway.http.streams import StaleError
 from cloister.gateway.upstream import UpstreamError
 from cloister.messages import Headers, RequestHead, ResponseHead
@@ -36,6 +37,11 @@ _CONFIG = h2.config.H2Configuration(
 )
 
 
+_REPEATABLE = frozenset(
+    {"GET", "HEAD", "OPTIONS", "TRACE"}
+)  # RFC 9110 section 9.2.1: nothing happens by them
+
+
 class H2Connection:
     """A connection of the pool's."""
 
@@ -44,58 +50,65 @@ class H2Connection:
         self._connection = Connection(wire, _CONFIG)
         self._task: asyncio.Task[None] | None = None
         self._retired = False
+        self._open = 0  # requests, begun or about to be
         self.idle_since: float | None = None
 
     @classmethod
     async def start(cls, wire: Wire, *, address: str) -> H2Connection:
-        """Begin on a wire whose ALPN has said so. UpstreamError."""
+        """Begin on a wire whose ALPN has said so."""
         self = cls(wire, address=address)
-        self._connection.protocol.initiate_connection()
-        try:
-            await self._connection.start({h2.settings.SettingCodes.ENABLE_PUSH: 0})
-        except GoneError as error:
-            raise UpstreamError(f"the upstream's connection broke: {error}") from None
+        self._connection.start({h2.settings.SettingCodes.ENABLE_PUSH: 0})
         self._task = asyncio.create_task(self._run())
         return self
 
     @property
     def usable(self) -> bool:
         """Whether another stream may be opened."""
-        protocol = self._connection.protocol
-        limit = protocol.remote_settings.max_concurrent_streams
-        return not self._connection.closing and not self._retired and len(self._connection.streams) < limit
+        limit = min(self._connection.protocol.remote_settings.max_concurrent_streams, STREAMS_LIMIT)
+        return not self._connection.closing and not self._retired and self._open < limit
 
     def open(self) -> H2Upstream:
         """A stream for one request."""
         self.idle_since = None
+        self._open += 1
         return H2Upstream(self)
 
     def retire(self) -> None:
         """Take no more requests; end when the last has ended."""
         self._retired = True
-        self.settled()
+        if not self._open:
+            self.close()
 
     def close(self) -> None:
         """End it now."""
-        self._connection.fail(GoneError("the connection was closed"))
+        self._connection.fail(GoneError("the connection was closed", closed=True))
+        self._connection.stop()
         if self._task is not None:
             self._task.cancel()
         self._connection.wire.close()
 
-    def begin(self) -> Stream:
-        """A new stream. StaleError if the connection takes none any more."""
+    def begin(self, headers: Headers, *, ended: bool) -> Stream:
+        """Open a new stream with this head. StaleError if the connection takes none any more."""
         connection = self._connection
         if connection.closing:
             raise StaleError
-        stream = Stream(connection, connection.protocol.get_next_available_stream_id())
+        try:
+            stream = Stream(connection, connection.protocol.get_next_available_stream_id())
+            connection.protocol.send_headers(stream.id, headers, end_stream=ended)
+        except h2.exceptions.ProtocolError:  # its limit has sunk, or its stream numbers are used up
+            self._retired = True
+            raise StaleError from None
+        stream.sent = ended
         connection.streams[stream.id] = stream
+        connection.flush_soon()
         return stream
 
     def settled(self) -> None:
-        """A stream has ended."""
-        if not self._connection.streams:
+        """A request has ended."""
+        self._open -= 1
+        if not self._open:
             self.idle_since = asyncio.get_running_loop().time()
-            if self._retired:
+            if self._retired or self._connection.closing:
                 self.close()
 
     async def _run(self) -> None:
@@ -109,13 +122,14 @@ class H2Connection:
                     ):
                         self._head(event)
                     connection.dispatch(event)
-                await connection.flush()
         except UntrustedInputError as error:
             reason = f"the upstream's answer is {error}"
+            await connection.finish()
         except (OSError, GoneError):
             reason = "the upstream's connection broke"
         finally:
-            connection.fail(GoneError(reason))
+            connection.fail(GoneError(reason, closed=True))
+            connection.stop()
             connection.wire.close()
 
     def _head(self, event: h2.events.ResponseReceived | h2.events.InformationalResponseReceived) -> None:
@@ -123,7 +137,7 @@ class H2Connection:
         if stream is None:
             return
         try:
-            stream.head = h2_streams.checked(list(event.headers or []))
+            stream.head = h2_heads.checked(list(event.headers or []))
             stream.wake()
         except UntrustedInputError as error:
             stream.fail(GoneError(f"the upstream's answer is bad HTTP/2: {error}"))
@@ -132,14 +146,13 @@ class H2Connection:
 class H2Upstream:
     """See `streams.Upstream`."""
 
-    __slots__ = ("_bodiless", "_connection", "_done", "_method", "_stream", "address")
+    __slots__ = ("_connection", "_done", "_method", "_stream", "address")
 
     def __init__(self, connection: H2Connection) -> None:
         self._connection = connection
         self.address = connection.address
         self._stream: Stream | None = None
         self._method = ""
-        self._bodiless = False
         self._done = False
 
     @property
@@ -151,7 +164,7 @@ class H2Upstream:
         return self._stream is None or self._stream.at_hand
 
     async def send_head(self, request: RequestHead, *, ended: bool) -> None:
-        self._method, self._bodiless = request.method, ended
+        self._method = request.method
         headers = [
             (b":method", request.method.encode()),
             (b":scheme", b"https"),
@@ -161,11 +174,7 @@ class H2Upstream:
         ]
         if request.length is not None and (request.length or request.declared_length):
             headers.append((b"content-length", b"%d" % request.length))
-        stream = self._stream = self._connection.begin()
-        try:
-            await stream.send_headers(tuple(headers), ended=ended)
-        except GoneError:
-            raise StaleError from None
+        self._stream = self._connection.begin(tuple(headers), ended=ended)
 
     async def write(self, data: bytes) -> None:
         try:
@@ -187,16 +196,17 @@ class H2Upstream:
         while True:
             while stream.head is None:
                 if stream.error is not None:
-                    if self._bodiless and (stream.error.refused or "closed" in str(stream.error)):
-                        raise StaleError
-                    raise UpstreamError(str(stream.error))
+                    raise self._no_answer(stream.error)
                 if stream.ended:
                     raise UpstreamError("the upstream's answer has no head")
                 await stream.wait()
             head, stream.head = stream.head, None
-            status = _status(head)
-            if status >= 200:
-                return self._understood(status, head)
+            try:
+                status = h2_heads.status(head)
+                if status >= 200:
+                    return self._understood(status, head)
+            except UntrustedInputError as error:
+                raise UpstreamError(f"the upstream's answer is bad HTTP/2: {error}") from None
             if status == 100:
                 await on_continue()
 
@@ -210,47 +220,43 @@ class H2Upstream:
         raise UpstreamError("HTTP/2 does not switch protocols")
 
     def release(self) -> None:
+        if self._done:
+            return
         stream = self._stream
-        if stream is None or self._done:
+        if stream is None or not (stream.ended and stream.sent):
+            self.abort()
             return
         self._done = True
-        if stream.ended and stream.sent:
-            stream.forget()
-            self._connection.settled()
-        else:
-            stream.reset(h2.errors.ErrorCodes.CANCEL)
-            self._connection.settled()
+        stream.forget()
+        self._connection.settled()
 
     def abort(self) -> None:
-        if self._stream is not None and not self._done:
-            self._done = True
+        if self._done:
+            return
+        self._done = True
+        if self._stream is not None:
             self._stream.reset(h2.errors.ErrorCodes.CANCEL)
-            self._connection.settled()
+        self._connection.settled()
 
     def _of(self) -> Stream:
         if self._stream is None:
             raise UpstreamError("the request has not begun")
         return self._stream
 
+    def _no_answer(self, error: GoneError) -> Exception:
+        """What the upstream says it has not acted on may go again; else only what changes nothing there."""
+        if error.refused or (error.closed and self._method in _REPEATABLE):
+            return StaleError()
+        return UpstreamError(str(error))
+
     def _understood(self, status: int, head: Headers) -> ResponseHead:
-        try:
-            declared = h2_streams.length(head)
-        except UntrustedInputError as error:
-            raise UpstreamError(f"the upstream's answer is bad HTTP/2: {error}") from None
+        declared = h2_heads.length(head)
         stream = self._of()
         bodiless = self._method == "HEAD" or status in (204, 304)
         over = stream.ended and not stream.at_hand_parts and not stream.trailers
-        headers = tuple(pair for pair in head if pair[0] not in HOP_BY_HOP and pair[0][:1] != b":")
         return ResponseHead(
             status=status,
-            headers=headers,
+            headers=h2_heads.of_response(head),
             length=0 if bodiless or over else declared,
             declared_length=declared,
         )
-
-
-def _status(head: Headers) -> int:
-    for name, value in head:
-        if name == b":status" and len(value) == 3 and value.isdigit():
-            return int(value)
-    raise UpstreamError("the upstream's answer has no status")
