@@ -75,7 +75,13 @@ class _Zlib:
                 if self._stream.eof:  # a further member (RFC 1952 section 2.2)
                     self._stream = zlib.decompressobj(self._window_bits)
                 self._begun = True
-                yield self._stream.decompress(data, PIECE_BYTES)
+                piece = self._stream.decompress(data, PIECE_BYTES)
+                yield piece
+                while len(piece) == PIECE_BYTES and not self._stream.eof and not self._stream.unconsumed_tail:
+                    piece = self._stream.decompress(
+                        b"", PIECE_BYTES
+                    )  # it had more to say than may be said at once
+                    yield piece
                 data = self._stream.unconsumed_tail or self._stream.unused_data
         except zlib.error as error:
             raise UntrustedInputError(f"the body is not what its Content-Encoding says: {error}") from None
@@ -167,6 +173,7 @@ class _Chain:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         for piece in self._outer.feed(data):
+            yield b""  # a place to let others run: what comes out may be nothing for long
             yield from self._inner.feed(piece)
 
     def end(self) -> None:

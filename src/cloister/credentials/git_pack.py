@@ -1,6 +1,7 @@
 """Read the commits of a pack as it comes, to tell whether an update is a fast-forward (gitformat-pack(5)).
 
-Rule 1: bounded: objects are inflated and forgotten; only commits are kept, COMMITS_LIMIT of them.
+Rule 1: bounded: objects are inflated and forgotten; only commits are kept, COMMITS_LIMIT of them, and TEXTS_BYTES of
+        what they say.
 Rule 2: a commit that is stored as a difference is rebuilt if its base is a commit that was seen; else it is unknown,
         and what is unknown links nothing. That errs on the side of "forced".
 Rule 3: raises UntrustedInputError only.
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from itertools import takewhile
 
 from cloister.errors import UntrustedInputError
 
 COMMITS_LIMIT = 20_000
 COMMIT_BYTES = 1 << 20
+TEXTS_BYTES = 16 << 20  # of commits that may become bases of differences
 _COMMIT, _OFS_DELTA, _REF_DELTA = 1, 6, 7
 _HEADER_BYTES = 12
 _INFLATE_BYTES = 64 * 1024
@@ -38,6 +41,7 @@ class Commits:
         self._inflated = 0
         self._by_id: dict[str, tuple[str, ...]] = {}
         self._texts: dict[str, bytes] = {}
+        self._texts_bytes = 0
         self._ids_by_offset: dict[int, str] = {}
         self.complete = False
 
@@ -54,6 +58,11 @@ class Commits:
             if not self._inflate():
                 return
         self.complete = True
+
+    @property
+    def count(self) -> int:
+        """How many commits have been read."""
+        return len(self._by_id)
 
     def links(self, new: str, old: str) -> bool:
         """Whether `new` follows `old` by the commits of this pack."""
@@ -129,9 +138,11 @@ class Commits:
             return True
         try:
             while not stream.eof and (self._buffer or stream.unconsumed_tail):
-                before = len(self._buffer)
-                part = stream.decompress(bytes(self._buffer[:_INFLATE_BYTES]), _INFLATE_BYTES)
-                used = min(before, _INFLATE_BYTES) - len(stream.unconsumed_tail) - len(stream.unused_data)
+                # Not much more than this object needs: what is left over would be copied for each of them.
+                given = bytes(self._buffer[: min(_INFLATE_BYTES, self._size - self._inflated + 64)])
+                part = stream.decompress(given, _INFLATE_BYTES)
+                # At its end zlib tells what is left over in both.
+                used = len(given) - len(stream.unused_data if stream.eof else stream.unconsumed_tail)
                 self._consume(used)
                 self._inflated += len(part)
                 if self._inflated > self._size:
@@ -166,12 +177,10 @@ class Commits:
     def _keep(self, text: bytes) -> None:
         head = b"commit %d\0" % len(text)
         name = self._hash(head + text, usedforsecurity=False).hexdigest()
-        parents = []
-        for line in text.split(b"\n\n", 1)[0].split(b"\n"):
-            if line.startswith(b"parent "):
-                parents.append(line[7:].decode("ascii", "replace"))
-        self._by_id[name] = tuple(parents)
-        self._texts[name] = text
+        self._by_id[name] = _parents(text)
+        self._texts_bytes += len(text)
+        if self._texts_bytes <= TEXTS_BYTES:
+            self._texts[name] = text
         self._ids_by_offset[self._start] = name
 
     def _base_text(self) -> bytes | None:
@@ -185,6 +194,15 @@ class Commits:
     def _consume(self, count: int) -> None:
         del self._buffer[:count]
         self._position += count
+
+
+def _parents(commit: bytes) -> tuple[str, ...]:
+    """Its parents as git reads them: right behind the tree. A "parent" further down is none (commit.c)."""
+    tree, *lines = commit.split(b"\n\n", 1)[0].split(b"\n")
+    if not tree.startswith(b"tree "):
+        return ()
+    parents = takewhile(lambda line: line.startswith(b"parent "), lines)
+    return tuple(line[7:].decode("ascii", "replace") for line in parents)
 
 
 def _patched(base: bytes, delta: bytes) -> bytes:

@@ -16,9 +16,12 @@ from cloister.errors import UntrustedInputError
 from cloister.types import PushRule
 
 COMMANDS_LIMIT = 1000
+MOVED_LIMIT = 100  # refs whose old and new commit must be linked
+LINES_LIMIT = 20_000  # commands, shallow commits, options
 _LINE_LIMIT_BYTES = 65520
 _COMMAND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64}) ([^\0\n\r ]{1,1024})\n?")
 _REF = re.compile(rb"refs(?:/[^\x00-\x20\x7f~^:?*\[\\/]+)+")
+_LENGTH = re.compile(rb"[0-9A-Fa-f]{4}")
 _SIDE_BAND_BYTES = 65515
 
 
@@ -45,6 +48,9 @@ class PushJudge:
     def __init__(self, rule: PushRule) -> None:
         self._rule = rule
         self._buffer = b""
+        self._at = 0  # what has been read of it
+        self._lines = 0
+        self._walked = 0  # commits, when links were last looked for
         self._in_commands = True
         self._in_options = False
         self._pack: Commits | None = None
@@ -56,7 +62,8 @@ class PushJudge:
 
     def feed(self, data: bytes) -> bool:
         """Read on; True once it is decided. UntrustedInputError if this is no push."""
-        self._buffer += data
+        self._buffer = self._buffer[self._at :] + data
+        self._at = 0
         while not self.decided and (self._in_commands or self._in_options):
             line = self._line()
             if line is None:
@@ -66,9 +73,12 @@ class PushJudge:
             elif line == b"":
                 self._in_options = False
         if self._pack is not None and not self.decided:
-            data, self._buffer = self._buffer, b""
+            data, self._buffer, self._at = self._buffer[self._at :], b"", 0
             self._pack.feed(data)
-            self._unlinked = [one for one in self._unlinked if not self._pack.links(one.new, one.old)]
+            # A walk over all of the commits: again when there are twice as many, so that it costs no more than they do.
+            if self._pack.complete or self._pack.count >= 2 * self._walked:
+                self._walked = self._pack.count
+                self._unlinked = [one for one in self._unlinked if not self._pack.links(one.new, one.old)]
             self._conclude(ended=self._pack.complete)
         return self.decided
 
@@ -114,6 +124,8 @@ class PushJudge:
                 self.refused[command.ref] = "deleting it is not allowed ([git] delete)"
             elif not command.creates and not command.deletes and not self._rule.force:
                 self._unlinked.append(command)
+        for command in self._unlinked[MOVED_LIMIT:]:
+            self.refused[command.ref] = f"more than {MOVED_LIMIT} refs that exist, in one push"
         if self.refused or not self._unlinked:
             self._conclude(ended=True)
         else:
@@ -132,20 +144,21 @@ class PushJudge:
 
     def _line(self) -> bytes | None:
         """The next pkt-line; b"" for a flush; None if it is not all there."""
-        if len(self._buffer) < 4:
+        head = self._buffer[self._at : self._at + 4]
+        if len(head) < 4:
             return None
-        try:
-            size = int(self._buffer[:4], 16)
-        except ValueError:
-            raise UntrustedInputError("this is no pkt-line") from None
-        if size == 0:
-            self._buffer = self._buffer[4:]
-            return b""
-        if not 4 < size <= _LINE_LIMIT_BYTES:
+        if not _LENGTH.fullmatch(head):
+            raise UntrustedInputError("this is no pkt-line")
+        size = int(head, 16)
+        if size != 0 and not 4 < size <= _LINE_LIMIT_BYTES:
             raise UntrustedInputError("a pkt-line has an impossible size")
-        if len(self._buffer) < size:
+        end = self._at + (size or 4)
+        if len(self._buffer) < end:
             return None
-        line, self._buffer = self._buffer[4:size], self._buffer[size:]
+        self._lines += 1
+        if self._lines > LINES_LIMIT:
+            raise UntrustedInputError(f"more than {LINES_LIMIT} lines before the pack")
+        line, self._at = self._buffer[self._at + 4 : end], end
         return line
 
 

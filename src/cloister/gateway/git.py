@@ -5,6 +5,7 @@ Rule 1: a push is held until `credentials/git_push.py` has judged it; HELD_BYTES
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,23 +48,25 @@ class Push:
             denial = Deny(reason="nothing may be pushed from this sandbox", rule=_RULE, ask=_ASK)
             return Refused(denial=denial, answer=advertisement(denial))
         judge = git_push.PushJudge(self.rule)
-        decoder = decode.decoder(self.encoding)
         held = 0
         parts: list[bytes] = []
         try:
+            decoder = decode.decoder(self.encoding)
             while not judge.decided:
                 part = await source.read()
                 if not part:
                     judge.end()
                     break
                 parts.append(part)
-                held += len(part)
-                if held > HELD_BYTES:
-                    raise UntrustedInputError(
-                        f"whether it only follows cannot be told within {HELD_BYTES >> 20} MiB"
-                    )
                 for piece in decoder.feed(part) if decoder is not None else (part,):
-                    judge.feed(piece)
+                    held += len(piece)
+                    if held > HELD_BYTES:
+                        raise UntrustedInputError(
+                            f"whether it only follows cannot be told within {HELD_BYTES >> 20} MiB"
+                        )
+                    if judge.feed(piece):
+                        break
+                    await asyncio.sleep(0)  # others have waited while this was looked at
         except UntrustedInputError as error:
             denial = Deny(reason=f"this push cannot be judged: {error}", rule=_RULE)
             return Refused(denial=denial, answer=_page(git_push.answer(judge), "result"))
