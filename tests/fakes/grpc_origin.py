@@ -7,7 +7,7 @@ from concurrent import futures
 from types import TracebackType
 from typing import Any, Self
 
-import grpc  # type: ignore[import-untyped]  # it has no types
+import grpc
 
 from cloister.gateway.authority import Authority
 
