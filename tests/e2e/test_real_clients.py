@@ -9,6 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import threading
+import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -127,6 +130,69 @@ def test_curl(configure: Configure, web: Open, way: str, protocol: str, upstream
     trace(cloister, done)
 
 
+@PROTOCOLS
+@pytest.mark.parametrize("upstream", ["http/1.1", "h2"])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_server_sent_events_arrive_one_by_one(
+    configure: Configure, web: Open, protocol: str, upstream: str, coding: str
+) -> None:
+    """The origin says the next only when the client has got the last, which is shorter than the token."""
+    received = threading.Semaphore(0)
+
+    def events() -> Iterator[bytes]:
+        for number in range(5):
+            yield b"data: %d\n\n" % number
+            if not received.acquire(timeout=30):
+                return
+        yield b"data: " + TOKEN.encode() + b"\n\n"
+
+    def respond(_: Request) -> Answer:
+        headers = {"Content-Type": "text/event-stream", "Content-Encoding": coding}
+        return Answer(headers=headers, body=gzipped(events()) if coding == "gzip" else events())
+
+    origin = web(API, respond=respond, protocols=(upstream,))
+    cloister = configure({API: origin.port})
+    option = "--http2" if protocol == "h2" else "--http1.1"
+    curl = ("curl", "-sSN", "--compressed", "--max-time", "40", option, f"https://{API}/events")
+    process = cloister.start("run", "--", *curl)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("data: "):
+            received.release()
+    assert process.wait(20) == 0
+    assert "".join(lines) == "".join(f"data: {n}\n\n" for n in range(5)) + f"data: {MASKED}\n\n"
+
+
+def gzipped(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Each part as far as it can be unpacked without the next."""
+    packer = zlib.compressobj(wbits=31)
+    for part in parts:
+        yield packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH)
+    yield packer.flush()
+
+
+@WAYS
+def test_a_redirect_to_another_host_takes_nothing_with_it(configure: Configure, web: Open, way: str) -> None:
+    """As curl follows it, which drops the header; and as it does when it is told to trust every host."""
+    other = "other.example.test"
+    away = Answer(status=302, headers={"Location": f"https://{other}/?t={TOKEN}"})
+    origin = web(API, respond=lambda _: away)
+    elsewhere = web(other)
+    rule = f'[[network.rule]]\nhost = "{other}"\nmethods = ["GET"]\n'
+    cloister = configure({API: origin.port, other: elsewhere.port}, BEARER + rule)
+    curl = f'curl -sS -L --max-time 20 -H "Authorization: Bearer $API_TOKEN" https://{API}/'
+    done = cloister.sh(f"{way} {curl}; {curl} --location-trusted")
+    assert done.out.startswith(f"origin saw GET /?t={MASKED}\n"), (done, cloister.events())
+    assert "which it is not bound to" in done.out
+    assert [seen.headers["authorization"] for seen in origin.seen] == [f"Bearer {TOKEN}"] * 2
+    assert len(elsewhere.seen) == 1
+    assert "authorization" not in elsewhere.seen[0].headers
+    assert cloister.events("alarm")
+    trace(cloister, done)
+
+
 @WAYS
 def test_python_httpx_with_http_2(configure: Configure, web: Open, client_packages: Path, way: str) -> None:
     origin = web(API, respond=bearer_echo, protocols=("h2", "http/1.1"))
@@ -168,6 +234,30 @@ console.log(answer.status, await answer.text());
     done = cloister.sh(f"{way} exec node client.mjs")
     assert (done.code, done.out) == (0, f"200 one two {MASKED}\n"), (done, cloister.events())
     assert json.loads(origin.seen[0].body) == {"a": 1}
+    trace(cloister, done)
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_replace_in_every_place(configure: Configure, web: Open, protocol: str) -> None:
+    """The placeholder becomes the value where it stands: path, query, header, Basic, form and JSON; and nowhere else."""
+    origin = web(API, protocols=(protocol,))
+    cloister = configure({API: origin.port}, BEARER.replace('"bearer"', '"replace"'))
+    curl = "curl -sS --max-time 20 -o /dev/null"
+    script = f"""set -e; export T="$API_TOKEN"
+    {curl} "https://{API}/bot$T/send?key=$T" -H "X-Key: $T" -u "me:$T"
+    {curl} https://{API}/form --data-urlencode "key=$T" -d other=1
+    {curl} https://{API}/json -H 'Content-Type: application/json' -d "{{\\"key\\": \\"$T\\"}}"
+    {curl} https://{API}/none"""
+    done = cloister.sh(script)
+    assert done.code == 0, (done, cloister.events())
+    places, form, document, none = origin.seen
+    quoted = urllib.parse.quote(TOKEN, safe="")
+    assert places.path == f"/bot{quoted}/send?key={quoted}"
+    assert places.headers["x-key"] == TOKEN
+    assert places.headers["authorization"] == "Basic " + base64.b64encode(f"me:{TOKEN}".encode()).decode()
+    assert urllib.parse.parse_qs(form.body.decode()) == {"key": [TOKEN], "other": ["1"]}
+    assert json.loads(document.body) == {"key": TOKEN}
+    assert "authorization" not in none.headers
     trace(cloister, done)
 
 
@@ -219,6 +309,37 @@ push = ["refs/heads/agent/*"]
     assert git.services.count("git-receive-pack") == 3, "a refused push never leaves"
     refused = [str(event["reason"]) for event in cloister.events("refuse")]
     assert len(refused) == 4, refused
+    trace(cloister, done)
+
+
+@WAYS
+def test_git_of_github_with_an_ssh_address(configure: Configure, authority: Authority, way: str) -> None:
+    """SSH addresses go over HTTPS; a credential of one repository is for no other."""
+    with GitOrigin(authority, password=TOKEN, name="github.com", path="acme/widget.git") as git:
+        cloister = configure(
+            {"github.com": git.port},
+            """
+[[credential]]
+name = "github"
+source = "env:REAL_TOKEN"
+preset = "github"
+repositories = ["Acme/widget"]
+""",
+        )
+        script = f"""{way} exec 2>&1; export GIT_TERMINAL_PROMPT=0
+        say() {{ echo "== $1 $2"; }}
+        git clone -q git@github.com:acme/widget.git one; say scp $?
+        git clone -q ssh://git@github.com/acme/widget two; say ssh $?
+        cat one/README two/README; say read $?
+        git clone -q git@github.com:acme/other.git three; say other $?
+        cd one; git push origin HEAD:refs/heads/agent/x; say push $?"""
+        done = cloister.sh(script)
+    said = dict(_steps(done.out))
+    codes = {name: code for name, (code, _) in said.items()}
+    assert codes == {"scp": 0, "ssh": 0, "read": 0, "other": 128, "push": 128}, done
+    assert said["read"][1] == "a widget\n" * 2
+    assert "nothing may be pushed from this sandbox" in said["push"][1]
+    assert not any("receive" in service for service in git.services)
     trace(cloister, done)
 
 
@@ -468,6 +589,30 @@ def test_websocket(configure: Configure, authority: Authority, client_packages: 
         expected = [f"welcome, {MASKED}", "hello", "True", "b'ping'", "1000"]
         assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
         assert origin.seen[0].ended.wait(10)
+    finally:
+        origin.close()
+    trace(cloister, done)
+
+
+def test_websocket_of_node(configure: Configure, authority: Authority) -> None:
+    """The client that Node brings knows neither proxy variables nor headers: it gets in without knowing of a token."""
+    origin = websocket_origin(authority.context((API,)), TOKEN)
+    try:
+        cloister = configure({API: origin.port})
+        script = f"""
+const socket = new WebSocket("wss://{API}/chat");
+socket.onmessage = ({{ data }}) => {{
+  console.log(data);
+  if (data.startsWith("welcome")) socket.send("hello");
+  else socket.close(1000);
+}};
+socket.onerror = (event) => console.log("error", event.message);
+socket.onclose = ({{ code }}) => console.log(code);
+"""
+        cloister.write(cloister.project / "client.mjs", script)
+        done = cloister.run("node", "--experimental-websocket", "client.mjs")
+        expected = [f"welcome, {MASKED}", "hello", "1000"]
+        assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
     finally:
         origin.close()
     trace(cloister, done)

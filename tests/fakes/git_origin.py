@@ -32,9 +32,16 @@ def _git(*arguments: str, cwd: Path) -> None:
 
 
 class GitOrigin:
-    """Serves one repository, `widget.git`, with one commit. With `password`: to x-access-token only, and takes pushes."""
+    """Serves one repository, `path`, with one commit. With `password`: to x-access-token only, and takes pushes."""
 
-    def __init__(self, authority: Authority, *, password: str | None = None) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        password: str | None = None,
+        name: str = NAME,
+        path: str = "widget.git",
+    ) -> None:
         wanted = base64.b64encode(f"x-access-token:{password}".encode()).decode()
         self.services: list[str] = []  # what was asked of it, with the right password
         self._root = Path(tempfile.mkdtemp())
@@ -44,12 +51,13 @@ class GitOrigin:
         (work / "README").write_text("a widget\n")
         _git("add", "README", cwd=work)
         _git("commit", "-q", "-m", "first", cwd=work)
-        _git("clone", "-q", "--bare", str(work), "widget.git", cwd=self._root)
+        self._bare = self._root / path
+        _git("clone", "-q", "--bare", str(work), str(self._bare), cwd=self._root)
         root = self._root
         services = self.services
         if password is not None:
-            _git("config", "http.receivepack", "true", cwd=root / "widget.git")
-            _git("config", "receive.denyNonFastForwards", "false", cwd=root / "widget.git")
+            _git("config", "http.receivepack", "true", cwd=self._bare)
+            _git("config", "receive.denyNonFastForwards", "false", cwd=self._bare)
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -84,11 +92,11 @@ class GitOrigin:
                 )
                 head, _, content = done.stdout.partition(b"\r\n\r\n")
                 fields = [line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line]
-                status = next((int(value.split()[0]) for name, value in fields if name == "Status"), 200)
+                status = next((int(value.split()[0]) for field, value in fields if field == "Status"), 200)
                 self.send_response(status)
-                for name, value in fields:
-                    if name != "Status":
-                        self.send_header(name, value)
+                for field, value in fields:
+                    if field != "Status":
+                        self.send_header(field, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -110,7 +118,7 @@ class GitOrigin:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._server.socket = authority.context((NAME,)).wrap_socket(
+        self._server.socket = authority.context((name,)).wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         self.port = int(self._server.server_address[1])
@@ -119,7 +127,7 @@ class GitOrigin:
         """The branches of the repository and the commits that they are at."""
         done = subprocess.run(
             ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads"],
-            cwd=self._root / "widget.git",
+            cwd=self._bare,
             check=True,
             capture_output=True,
             text=True,
