@@ -1,16 +1,17 @@
 """Take credentials' values out of what comes back, byte for byte.
 
-Rule 1: every spelling: as it is, percent-encoded, JSON's escapes, base64 (any alignment, both alphabets, so within
-        `Basic` too), hexadecimal. What is found becomes as many "*": lengths stay true (ADR 0053).
+Rule 1: every spelling: as it is, percent-encoded, JSON's and HTML's escapes, base64 (any alignment, both alphabets, so
+        within `Basic` too), hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true (ADR 0053).
 Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed.
 Rule 3: not seen: a value inside of an archive, encrypted, or cut into pieces by the application.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import quote
@@ -23,15 +24,24 @@ LEAST_BYTES = 6  # a shorter value would be found by chance, all over the place
 
 
 class Redactor:
-    """Redacts one stream."""
+    """Redacts one stream. `current` gives what is secret by now: a stream may be older than a value."""
 
-    def __init__(self, secrets: Sequence[Secret]) -> None:
+    def __init__(
+        self, secrets: Sequence[Secret], *, current: Callable[[], Sequence[Secret]] | None = None
+    ) -> None:
+        self._current = current
+        self._held = b""
+        self._learn(secrets)
+
+    def _learn(self, secrets: Sequence[Secret]) -> None:
+        self._secrets = secrets
         self._needles = needles(secrets)
         self._longest = max((len(needle) for needle in self._needles), default=1)
-        self._held = b""
 
     def feed(self, data: bytes) -> bytes:
         """What may be delivered now, masked."""
+        if self._current is not None and (secrets := self._current()) is not self._secrets:
+            self._learn(secrets)
         if self._held:
             data = self._held + data
         data = _mask(data, self._needles)
@@ -64,7 +74,8 @@ class Redactor:
 def redact_head(head: ResponseHead, secrets: Sequence[Secret]) -> ResponseHead:
     """The head with every value masked, in names of headers too."""
     found = needles(secrets)
-    pairs = tuple((_mask(name, found), _mask(value, found)) for name, value in head.headers)
+    lower = tuple(needle.lower() for needle in found)  # as names of headers are
+    pairs = tuple((_mask(name, lower), _mask(value, found)) for name, value in head.headers)
     return head if pairs == head.headers else replace(head, headers=pairs)
 
 
@@ -97,6 +108,12 @@ def _spellings(value: bytes) -> tuple[bytes, ...]:
         quote(value, safe="-._~!$&'()*+,;=:@/").encode(),
         escaped,
         escaped.replace(b"/", b"\\/"),
+        re.sub(rb"[+&<>'`]", lambda match: b"\\u%04X" % match[0][0], escaped),  # .NET
+        re.sub(rb"[=&<>']", lambda match: b"\\u%04x" % match[0][0], escaped),  # Gson
+        re.sub(rb"[&<>]", lambda match: b"\\u%04x" % match[0][0], escaped),  # Go
+        html.escape(text).encode("ascii", "ignore"),
+        html.escape(text).replace("/", "&#x2F;").replace("=", "&#x3D;").encode("ascii", "ignore"),
+        b"\0".join(value[at : at + 1] for at in range(len(value))),  # UTF-16, in either order
         "".join(f"\\u{ord(char):04x}" for char in text).encode("ascii", "ignore"),
         value.hex().encode(),
         value.hex().upper().encode(),

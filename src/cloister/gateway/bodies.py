@@ -8,7 +8,7 @@ Rule 2: a decoded body is looked at, not its encoding; what cannot be decoded to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cloister.credentials import decode
@@ -102,6 +102,11 @@ class Outgoing:
         """Whether what leaves may be longer or shorter than what came."""
         return self._replacer is not None
 
+    @property
+    def decodes(self) -> bool:
+        """Whether what leaves is no longer encoded, as it came."""
+        return self._replacer is not None and self._decoder is not None
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """As `_filtered`, signed."""
         for piece in self._filtered(data):
@@ -119,6 +124,7 @@ class Outgoing:
         if self._replacer is None:  # only looked at: the original leaves
             for piece in self._decoded(data):
                 self._look(piece)
+                yield b""  # a place to let others run: a little can decode to much
             yield data
             return
         for piece in self._decoder.feed(data):
@@ -159,12 +165,15 @@ class MisplacedPlaceholderError(Exception):
 class Incoming:
     """The filters of a response's body. `head` is the response's head as the sandbox gets it."""
 
-    def __init__(self, head: ResponseHead, secrets: Sequence[Secret]) -> None:
-        self._redactor = Redactor(secrets) if secrets and head.length != 0 else None
+    def __init__(self, head: ResponseHead, secrets: Callable[[], Sequence[Secret]] | None) -> None:
+        """`secrets` gives what is secret by now; None if this sandbox has no credentials."""
+        self._redactor: Redactor | None = None
         self._decoder: decode.Decoder | None = None
         self.head = head
-        if not secrets:
+        if secrets is None:
             return
+        if head.length != 0:
+            self._redactor = Redactor(secrets(), current=secrets)
         from cloister.credentials.redact import redact_head
 
         if self._redactor is not None:
@@ -172,12 +181,7 @@ class Incoming:
             self._decoder = decode.decoder(encoding)
         if self._decoder is not None:
             self.head = _decoded_head(head)
-        self.head = redact_head(self.head, secrets)
-
-    @property
-    def passive(self) -> bool:
-        """Whether bodies pass as they are."""
-        return self._redactor is None
+        self.head = redact_head(self.head, secrets())
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What may be delivered. UntrustedInputError if it cannot be decoded."""

@@ -61,7 +61,7 @@ class Means:
     open: Callable[[bool], Awaitable[Upstream]]  # with True: on a new connection
     renew: Callable[[Values], Awaitable[Values | None]]
     outgoing: Callable[[RequestHead, Values], Outgoing]
-    secrets: Callable[[], Sequence[Secret]]
+    secrets: Callable[[], Sequence[Secret]] | None  # None: there are no credentials
     switch: Callable[[Downstream, Upstream, ResponseHead, Values], Awaitable[None]]
     deadlines: Deadlines
 
@@ -108,6 +108,10 @@ class Forward:
         head = self._with_encodings(prepare.head(self.request, self.uses, values))
         outgoing = self.means.outgoing(head, values)
         body = b""
+        if outgoing.decodes:
+            head = replace(
+                head, headers=tuple(pair for pair in head.headers if pair[0] != b"content-encoding")
+            )
         if self.request.length != 0 and outgoing.changes_length:
             body, head = await self._measured(outgoing, head)
         if (resigner := prepare.resigner(head, self.uses, values)) is not None:
@@ -149,6 +153,8 @@ class Forward:
                 for piece in outgoing.feed(part):
                     if piece:
                         await self._send(upstream, piece)
+                    else:
+                        await asyncio.sleep(0)
                 if not self.progress.status:
                     alive()
             if rest := outgoing.end():
@@ -233,7 +239,7 @@ class Forward:
 
     async def _deliver(self, upstream: Upstream, head: ResponseHead) -> None:
         """The response, as far as it comes. What cuts it short is in `progress.fault`; the client sees a reset."""
-        secrets = self.means.secrets()
+        secrets = self.means.secrets
         try:
             incoming = Incoming(head, secrets)
         except UntrustedInputError as error:
@@ -247,7 +253,7 @@ class Forward:
             await self.downstream.flush()
         try:
             await self._parts(upstream, incoming)
-            await self.downstream.finish(_redacted(upstream.trailers, secrets))
+            await self.downstream.finish(_redacted(upstream.trailers, secrets() if secrets else ()))
             upstream.release()
         except (UpstreamError, UntrustedInputError, TimeoutError) as error:
             self.progress.fault = f"cut short: {error or type(error).__name__}"
@@ -262,13 +268,15 @@ class Forward:
                 for piece in incoming.feed(part):
                     if piece:
                         await self.downstream.write(piece)
+                    else:
+                        await asyncio.sleep(0)  # decoding can go on for long and give nothing
                 deadline.reschedule(loop.time() + limit_s)
             if rest := incoming.end():
                 await self.downstream.write(rest)
 
     def _with_encodings(self, head: RequestHead) -> RequestHead:
         """Ask only for encodings that can be undone, if there is anything to take out of the answer."""
-        if not self.means.secrets():
+        if self.means.secrets is None:
             return head
         asked = b",".join(head.values(b"accept-encoding"))
         wanted = b"identity" if head.values(b"range") else decode.accept_encoding(asked)

@@ -56,7 +56,7 @@ async def switch(
         client,
         upstream.switch(),
         to_upstream=lambda: _Sent(new_outgoing(), misplaced),
-        to_client=lambda: Redactor(secrets()),
+        to_client=lambda: Redactor(secrets(), current=secrets),
     )
     progress.sent_bytes, progress.received_bytes = counts.sent_bytes, counts.received_bytes
     progress.fault = counts.fault

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from cloister.secrets.source import Value
 
 
+# Some servers take these for the path (IIS, Symfony), so they would be a path that was not judged.
+_OTHER_PATHS = frozenset({b"x-original-url", b"x-rewrite-url"})
 _HINT = Deny(
     reason="this is cloister's HTTP proxy, and the request names no host",
     ask="use it as a proxy (CONNECT host:port, or an http:// URL as the target), or connect directly",
@@ -68,7 +70,8 @@ class Request:
         if isinstance(granted, Deny):
             await self._refuse(granted)
             return
-        head = replace(self._head, untrusted_authority=granted.authority(tls=self._tls))
+        headers = tuple(pair for pair in self._head.headers if pair[0] not in _OTHER_PATHS)
+        head = replace(self._head, untrusted_authority=granted.authority(tls=self._tls), headers=headers)
         if head.websocket_key is not None:
             from cloister.gateway import relay
 
@@ -167,7 +170,7 @@ class Request:
             open=open_upstream,
             renew=renew,
             outgoing=lambda head, values: self._outgoing(granted, uses, head, values),
-            secrets=services.vault.known,
+            secrets=services.vault.known if services.watched else None,
             switch=switch,
             deadlines=services.deadlines,
         )

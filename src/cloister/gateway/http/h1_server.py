@@ -194,8 +194,8 @@ class H1Downstream:
     async def _drained(self, deadlines: Deadlines) -> bool:
         left = _DRAIN_BYTES
         try:
-            while not self._body.ended and left > 0:
-                async with asyncio.timeout(deadlines.head_s):
+            async with asyncio.timeout(deadlines.head_s):
+                while not self._body.ended and left > 0:
                     left -= len(await self._body.read())
         except (UntrustedInputError, OSError, TimeoutError):
             return False

@@ -3,6 +3,8 @@
 Rule 1: frames are parsed and written anew on both sides; extensions are not negotiated, so there is no compression.
 Rule 2: a message streams: a part is passed on when it has come. Text stays valid UTF-8 on either side of a filter.
 Rule 3: whoever breaks the protocol ends both sides; what is refused closes with 1008 (policy violation).
+Rule 4: pings, pongs and reasons of a close carry bytes too: they pass the same filters.
+Rule 5: when one side has closed, the other has CLOSE_S to do so; the upstream's connection ends with the relay.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import codecs
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from wsproto.connection import Connection, ConnectionType
+from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
@@ -25,6 +28,7 @@ from cloister.messages import ResponseHead
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3; nothing secret
 _POLICY_VIOLATION = 1008
 _PROTOCOL_ERROR = 1002
+CLOSE_S = 10.0
 EXTENSIONS = b"sec-websocket-extensions"
 
 
@@ -73,7 +77,13 @@ class _Side:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def send(self, event: Event) -> None:
+        """What comes for a side that has closed already is dropped."""
         async with self.lock:
+            state = self.protocol.state
+            if state is not ConnectionState.OPEN and not (
+                isinstance(event, CloseConnection) and state is ConnectionState.REMOTE_CLOSING
+            ):
+                return
             await self.stream.write(self.protocol.send(event))
 
 
@@ -96,9 +106,17 @@ async def relay(
         counts.received_bytes += size
 
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_pump(ours, theirs, to_upstream, sent))
-            group.create_task(_pump(theirs, ours, to_client, received))
+        async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
+
+            def closing(_: asyncio.Task[None]) -> None:
+                with contextlib.suppress(RuntimeError):  # it is over
+                    deadline.reschedule(asyncio.get_running_loop().time() + CLOSE_S)
+
+            for pump in (_pump(ours, theirs, to_upstream, sent), _pump(theirs, ours, to_client, received)):
+                group.create_task(pump).add_done_callback(closing)
+    except TimeoutError:
+        counts.fault = "a side did not close"
+        client.abort()
     except BaseExceptionGroup as failures:
         failure = failures.exceptions[0]
         if isinstance(failure, RefusedMessageError):
@@ -112,6 +130,7 @@ async def relay(
         else:
             raise failure from None
         client.abort()
+    finally:
         upstream.abort()
     return counts
 
@@ -131,11 +150,21 @@ async def _pump(
                 case TextMessage() | BytesMessage():
                     count(len(event.data))
                     await sink.send(message.passed(event))
-                case Ping() | Pong():
-                    await sink.send(event)
-                case CloseConnection():
-                    await sink.send(CloseConnection(code=event.code, reason=event.reason))
+                case Ping(payload=payload):
+                    await sink.send(Ping(payload=_filtered(payload, new_filter)))
+                case Pong(payload=payload):
+                    await sink.send(Pong(payload=_filtered(payload, new_filter)))
+                case CloseConnection(code=code, reason=reason):
+                    reason = _filtered((reason or "").encode(), new_filter).decode(errors="replace")
+                    await sink.send(CloseConnection(code=code, reason=reason or None))
                     return
+
+
+def _filtered(payload: bytes | bytearray, new_filter: Callable[[], MessageFilter]) -> bytes:
+    """A control frame's payload. What would make it longer than it may be (125 bytes) does not happen to it."""
+    control = new_filter()
+    out = control.feed(bytes(payload)) + control.end()
+    return out if len(out) == len(payload) else bytes(payload)
 
 
 class _Message:
