@@ -50,15 +50,15 @@ Open = Callable[..., WebOrigin]
 
 
 @pytest.fixture
-def configure(user_cloister: Cloister, authority: Authority) -> Configure:
+def configure(cloister: Cloister, authority: Authority) -> Configure:
     """Write a configuration with credentials and pins: names to ports of this machine."""
 
     def write(
         pins: Mapping[str, int], credentials: str = BEARER, *, read_only: tuple[Path, ...] = ()
     ) -> Cloister:
-        ca = user_cloister.write(user_cloister.home / "ca.pem", authority.pem)
+        ca = cloister.write(cloister.home / "ca.pem", authority.pem)
         hosts = "\n".join(f'"{name}" = "127.0.0.1:{port}"' for name, port in pins.items())
-        user_cloister.configure(
+        cloister.configure(
             f"""
 [sandbox]
 read_only = {json.dumps([str(path) for path in read_only])}
@@ -70,8 +70,8 @@ upstream_ca = ["{ca}"]
 {hosts}
 {credentials}"""
         )
-        user_cloister.extra_environment["REAL_TOKEN"] = TOKEN
-        return user_cloister
+        cloister.extra_environment["REAL_TOKEN"] = TOKEN
+        return cloister
 
     return write
 
