@@ -20,6 +20,7 @@ from pathlib import Path
 import h2
 import pytest
 
+from tests.e2e.credentialed import configure, web  # noqa: F401  # fixtures
 from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,6 @@
 """Programs as people have them, with credentials that the sandbox never sees, with and without proxy variables.
 
-Every origin is local, has its public-looking name by a pin, and says what reached it. `_trace` looks for the real value
-in what came back, in the audit log and in every file that the sandbox could write.
+`trace` looks for the real value in what came back, in the audit log and in every file that the sandbox could write.
 """
 
 from __future__ import annotations
@@ -9,78 +8,21 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import threading
 import urllib.parse
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloister.gateway.authority import Authority as LeafAuthority
-from tests.e2e.conftest import Cloister, Result
-from tests.fakes.git_origin import NAME as GIT
-from tests.fakes.git_origin import GitOrigin
-from tests.fakes.grpc_origin import METHOD, GrpcOrigin
+from tests.e2e.conftest import Cloister
+from tests.e2e.credentialed import API, BEARER, MASKED, PROTOCOLS, TOKEN, WAYS, Configure, Open, trace
 from tests.fakes.origins import Authority
 from tests.fakes.registry_origin import VERSION, npm_registry, python_index
 from tests.fakes.s3_origin import BUCKET, REGION, S3Origin
 from tests.fakes.s3_origin import NAME as S3
-from tests.fakes.web_origin import Answer, Request, WebOrigin
-from tests.fakes.websocket_origin import websocket_origin
+from tests.fakes.web_origin import Answer, Request
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
-
-TOKEN = "sesame/open+R3al0123456789abcdef"
-API = "api.example.test"
-UNSET = "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY;"
-WAYS = pytest.mark.parametrize("way", ["", UNSET], ids=["proxy", "transparent"])
-BEARER = f"""
-[[credential]]
-name = "api"
-source = "env:REAL_TOKEN"
-hosts = ["{API}"]
-inject = "bearer"
-env = "API_TOKEN"
-"""
-
-Configure = Callable[..., Cloister]
-Open = Callable[..., WebOrigin]
-
-
-@pytest.fixture
-def configure(cloister: Cloister, authority: Authority) -> Configure:
-    """Write a configuration with credentials and pins: names to ports of this machine."""
-
-    def write(
-        pins: Mapping[str, int], credentials: str = BEARER, *, read_only: tuple[Path, ...] = ()
-    ) -> Cloister:
-        ca = cloister.write(cloister.home / "ca.pem", authority.pem)
-        hosts = "\n".join(f'"{name}" = "127.0.0.1:{port}"' for name, port in pins.items())
-        cloister.configure(
-            f"""
-[sandbox]
-read_only = {json.dumps([str(path) for path in read_only])}
-
-[network]
-upstream_ca = ["{ca}"]
-
-[network.hosts]
-{hosts}
-{credentials}"""
-        )
-        cloister.extra_environment["REAL_TOKEN"] = TOKEN
-        return cloister
-
-    return write
-
-
-@pytest.fixture
-def web(authority: Authority) -> Iterator[Open]:
-    """Opens origins; the test's end closes them."""
-    with ExitStack() as stack:
-        yield lambda *names, **how: stack.enter_context(WebOrigin(authority, *names, **how))
 
 
 def bearer_echo(request: Request) -> Answer:
@@ -90,22 +32,8 @@ def bearer_echo(request: Request) -> Answer:
     return Answer(body=f"{request.protocol} {request.method} {len(request.body)} {TOKEN}\n".encode())
 
 
-def trace(cloister: Cloister, done: Result, *values: str) -> None:
-    """No real value is in the output, the audit log, or any file of the sandbox."""
-    for value in values or (TOKEN,):
-        for form in (value, base64.b64encode(value.encode()).decode().rstrip("=")):
-            assert form not in done.out + done.err
-            for path in cloister.base.rglob("*"):
-                if path.is_file() and not path.is_symlink():
-                    assert form.encode() not in path.read_bytes(), path
-
-
 def requests(cloister: Cloister, host: str = API) -> list[tuple[object, object]]:
     return [(e["method"], e.get("status")) for e in cloister.events("request") if e["host"] == host]
-
-
-MASKED = "*" * len(TOKEN)
-PROTOCOLS = pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
 
 
 @WAYS
@@ -128,49 +56,6 @@ def test_curl(configure: Configure, web: Open, way: str, protocol: str, upstream
     assert [seen.path for seen in origin.seen] == ["/me", "/again", "/put"]
     assert requests(cloister) == [("GET", 200), ("GET", 200), ("PUT", 200)]
     trace(cloister, done)
-
-
-@PROTOCOLS
-@pytest.mark.parametrize("upstream", ["http/1.1", "h2"])
-@pytest.mark.parametrize("coding", ["identity", "gzip"])
-def test_server_sent_events_arrive_one_by_one(
-    configure: Configure, web: Open, protocol: str, upstream: str, coding: str
-) -> None:
-    """The origin says the next only when the client has got the last, which is shorter than the token."""
-    received = threading.Semaphore(0)
-
-    def events() -> Iterator[bytes]:
-        for number in range(5):
-            yield b"data: %d\n\n" % number
-            if not received.acquire(timeout=30):
-                return
-        yield b"data: " + TOKEN.encode() + b"\n\n"
-
-    def respond(_: Request) -> Answer:
-        headers = {"Content-Type": "text/event-stream", "Content-Encoding": coding}
-        return Answer(headers=headers, body=gzipped(events()) if coding == "gzip" else events())
-
-    origin = web(API, respond=respond, protocols=(upstream,))
-    cloister = configure({API: origin.port})
-    option = "--http2" if protocol == "h2" else "--http1.1"
-    curl = ("curl", "-sSN", "--compressed", "--max-time", "40", option, f"https://{API}/events")
-    process = cloister.start("run", "--", *curl)
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("data: "):
-            received.release()
-    assert process.wait(20) == 0
-    assert "".join(lines) == "".join(f"data: {n}\n\n" for n in range(5)) + f"data: {MASKED}\n\n"
-
-
-def gzipped(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Each part as far as it can be unpacked without the next."""
-    packer = zlib.compressobj(wbits=31)
-    for part in parts:
-        yield packer.compress(part) + packer.flush(zlib.Z_SYNC_FLUSH)
-    yield packer.flush()
 
 
 @WAYS
@@ -261,88 +146,6 @@ def test_replace_in_every_place(configure: Configure, web: Open, protocol: str) 
     trace(cloister, done)
 
 
-@WAYS
-def test_git(configure: Configure, authority: Authority, way: str) -> None:
-    """Clone, fetch and push work without a password in the sandbox; what may not be pushed is refused in git's words."""
-    with GitOrigin(authority, password=TOKEN) as git:
-        cloister = configure(
-            {GIT: git.port},
-            f"""
-[[credential]]
-name = "git"
-source = "env:REAL_TOKEN"
-hosts = ["{GIT}"]
-inject = "basic:x-access-token"
-[git]
-push = ["refs/heads/agent/*"]
-""",
-        )
-        script = f"""{way} exec 2>&1; export GIT_TERMINAL_PROMPT=0
-        say() {{ echo "== $1 $2"; }}
-        git clone -q https://{GIT}/widget.git copy; say clone $?; cd copy
-        git config user.name agent; git config user.email agent@example.test
-        git checkout -q -b agent/one; head -c 2000000 /dev/urandom > big; git add big; git commit -q -m second
-        git push -q origin agent/one; say push $?
-        echo more >> README; git commit -q -a -m third; git push -q origin agent/one; say again $?
-        git fetch -q origin; git log --format=%s origin/agent/one; say fetch $?
-        git push origin HEAD:main; say main $?
-        git commit -q --amend -m rewritten; git push -f origin agent/one; say force $?
-        git push origin :agent/one; say delete $?
-        git push -q origin HEAD:refs/heads/agent/two HEAD:refs/tags/v1; say both $?"""
-        before = git.refs()
-        done = cloister.sh(script)
-        after = git.refs()
-    said = dict(_steps(done.out))
-    codes = {name: code for name, (code, _) in said.items()}
-    assert codes == {
-        "clone": 0, "push": 0, "again": 0, "fetch": 0, "main": 1, "force": 1, "delete": 1, "both": 1,
-    }, done  # fmt: skip
-    assert said["fetch"][1].splitlines() == ["third", "second", "first"]
-    assert "pushing to it is not allowed; allowed: refs/heads/agent/*" in said["main"][1]
-    assert "moving it to what does not follow is not allowed" in said["force"][1]
-    assert "deleting it is not allowed" in said["delete"][1]
-    assert "v1 (cloister: pushing to it is not allowed" in said["both"][1]
-    assert "agent/two (cloister: refused together with another ref" in said["both"][1]
-    assert set(after) == {*before, "refs/heads/agent/one"}
-    assert after["refs/heads/main"] == before["refs/heads/main"]
-    # Two pushes, and the empty request that git sends ahead of one larger than http.postBuffer.
-    assert git.services.count("git-receive-pack") == 3, "a refused push never leaves"
-    refused = [str(event["reason"]) for event in cloister.events("refuse")]
-    assert len(refused) == 4, refused
-    trace(cloister, done)
-
-
-@WAYS
-def test_git_of_github_with_an_ssh_address(configure: Configure, authority: Authority, way: str) -> None:
-    """SSH addresses go over HTTPS; a credential of one repository is for no other."""
-    with GitOrigin(authority, password=TOKEN, name="github.com", path="acme/widget.git") as git:
-        cloister = configure(
-            {"github.com": git.port},
-            """
-[[credential]]
-name = "github"
-source = "env:REAL_TOKEN"
-preset = "github"
-repositories = ["Acme/widget"]
-""",
-        )
-        script = f"""{way} exec 2>&1; export GIT_TERMINAL_PROMPT=0
-        say() {{ echo "== $1 $2"; }}
-        git clone -q git@github.com:acme/widget.git one; say scp $?
-        git clone -q ssh://git@github.com/acme/widget two; say ssh $?
-        cat one/README two/README; say read $?
-        git clone -q git@github.com:acme/other.git three; say other $?
-        cd one; git push origin HEAD:refs/heads/agent/x; say push $?"""
-        done = cloister.sh(script)
-    said = dict(_steps(done.out))
-    codes = {name: code for name, (code, _) in said.items()}
-    assert codes == {"scp": 0, "ssh": 0, "read": 0, "other": 128, "push": 128}, done
-    assert said["read"][1] == "a widget\n" * 2
-    assert "nothing may be pushed from this sandbox" in said["push"][1]
-    assert not any("receive" in service for service in git.services)
-    trace(cloister, done)
-
-
 KEY_ID, SECRET_KEY = "AKIAREALKEY0123456789", "r3al/secret+Key0123456789abcdefghijklmno"
 AWS = f"""
 [[credential]]
@@ -351,6 +154,8 @@ source = "env:REAL_AWS"
 preset = "aws"
 hosts = ["{S3}"]
 """
+
+
 S3_CLIENT = f"""
 import boto3, io, os, urllib.request
 from botocore.config import Config
@@ -498,133 +303,3 @@ preset = "github"
     assert (done.code, done.out) == (0, f"octocat\n{MASKED}\nPOST\nGET\n"), (done, cloister.events())
     assert json.loads(origin.seen[2].body) == {"title": "hello"}
     trace(cloister, done)
-
-
-GRPC_CLIENT = f"""
-import os, queue, grpc
-roots = open(os.environ["GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"], "rb").read()
-metadata = (("authorization", "Bearer " + os.environ["API_TOKEN"]),)
-with grpc.secure_channel("{API}:443", grpc.ssl_channel_credentials(roots)) as channel:
-    talk = channel.stream_stream("{METHOD}")
-    for last in (None, b"fail"):
-        outgoing = queue.Queue()
-        answers = talk(iter(outgoing.get, None), metadata=metadata, timeout=20)
-        for number in range(50):
-            outgoing.put(b"%d " % number + b"x" * 2000 * number)
-            assert next(answers) == b"echo: %d " % number + b"x" * 2000 * number
-        outgoing.put(last)
-        try:
-            print(list(answers), answers.code().name, dict(answers.trailing_metadata()))
-        except grpc.RpcError as error:
-            print(error.code().name, error.details())
-"""
-
-
-@WAYS
-def test_grpc_in_both_directions(configure: Configure, client_packages: Path, way: str) -> None:
-    """A stream in which each side waits for the other's message, its trailers, and a status with a message."""
-    leaves = LeafAuthority("grpc-origin")
-    with GrpcOrigin(leaves, API, token=TOKEN) as origin:
-        cloister = configure({API: origin.port}, read_only=(client_packages,))
-        ca = cloister.home / "ca.pem"
-        cloister.write(ca, ca.read_text() + leaves.pem.decode())
-        cloister.write(cloister.project / "client.py", GRPC_CLIENT)
-        done = cloister.sh(f"{way} PYTHONPATH={client_packages} exec python3 client.py")
-    expected = ["[] OK {'count': '50'}", f"NOT_FOUND nothing here for {MASKED}"]
-    assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
-    assert len(origin.seen) == 101
-    trace(cloister, done)
-
-
-WEBSOCKET_CLIENT = f"""
-import os, socket, ssl, urllib.parse
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import *
-from wsproto.extensions import PerMessageDeflate
-
-proxy = urllib.parse.urlsplit(os.environ.get("https_proxy", ""))
-plain = socket.create_connection((proxy.hostname, proxy.port) if proxy.hostname else ("{API}", 443), 20)
-if proxy.hostname:
-    plain.sendall(b"CONNECT {API}:443 HTTP/1.1\\r\\nHost: {API}:443\\r\\n\\r\\n")
-    assert b" 200 " in plain.recv(4096)
-sock = ssl.create_default_context().wrap_socket(plain, server_hostname="{API}")
-websocket = WSConnection(ConnectionType.CLIENT)
-headers = [(b"authorization", b"Bearer " + os.environb[b"API_TOKEN"])]
-sock.sendall(websocket.send(Request(host="{API}", target="/chat", extra_headers=headers, extensions=[PerMessageDeflate()])))
-
-def receive():
-    parts = []
-    while True:
-        for event in websocket.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                parts.append(event.data)
-                if event.message_finished:
-                    return (b"" if isinstance(event, BytesMessage) else "").join(parts)
-            elif not isinstance(event, AcceptConnection):
-                return event
-        data = sock.recv(65536)
-        websocket.receive_data(data or None)
-
-print(receive())
-sock.sendall(websocket.send(TextMessage(data="hel", message_finished=False)) + websocket.send(TextMessage(data="lo")))
-print(receive())
-big = os.urandom(300000)
-sock.sendall(websocket.send(BytesMessage(data=big)))
-print(receive() == big)
-sock.sendall(websocket.send(Ping(payload=b"ping")))
-print(bytes(receive().payload))
-sock.sendall(websocket.send(CloseConnection(code=1000)))
-print(receive().code)
-"""
-
-
-@WAYS
-def test_websocket(configure: Configure, authority: Authority, client_packages: Path, way: str) -> None:
-    """Compressed, in fragments, large and binary, pinged, closed; what the origin says of the token is masked."""
-    origin = websocket_origin(authority.context((API,)), TOKEN)
-    try:
-        cloister = configure({API: origin.port}, read_only=(client_packages,))
-        cloister.write(cloister.project / "client.py", WEBSOCKET_CLIENT)
-        done = cloister.sh(f"{way} PYTHONPATH={client_packages} exec python3 client.py")
-        expected = [f"welcome, {MASKED}", "hello", "True", "b'ping'", "1000"]
-        assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
-        assert origin.seen[0].ended.wait(10)
-    finally:
-        origin.close()
-    trace(cloister, done)
-
-
-def test_websocket_of_node(configure: Configure, authority: Authority) -> None:
-    """The client that Node brings knows neither proxy variables nor headers: it gets in without knowing of a token."""
-    origin = websocket_origin(authority.context((API,)), TOKEN)
-    try:
-        cloister = configure({API: origin.port})
-        script = f"""
-const socket = new WebSocket("wss://{API}/chat");
-socket.onmessage = ({{ data }}) => {{
-  console.log(data);
-  if (data.startsWith("welcome")) socket.send("hello");
-  else socket.close(1000);
-}};
-socket.onerror = (event) => console.log("error", event.message);
-socket.onclose = ({{ code }}) => console.log(code);
-"""
-        cloister.write(cloister.project / "client.mjs", script)
-        done = cloister.run("node", "--experimental-websocket", "client.mjs")
-        expected = [f"welcome, {MASKED}", "hello", "1000"]
-        assert (done.code, done.out.splitlines()) == (0, expected), (done, cloister.events())
-    finally:
-        origin.close()
-    trace(cloister, done)
-
-
-def _steps(text: str) -> Iterator[tuple[str, tuple[int, str]]]:
-    """What a script said before each of its lines `== NAME CODE`."""
-    said = ""
-    for line in text.splitlines(keepends=True):
-        if line.startswith("== "):
-            _, name, code = line.split()
-            yield name, (int(code), said)
-            said = ""
-        else:
-            said += line
