@@ -26,12 +26,14 @@ from cloister.gateway.wire import take
 
 if TYPE_CHECKING:
     from h2.config import H2Configuration
+    from hyperframe.frame import Frame, GoAwayFrame
 
     from cloister.gateway.wire import Wire
 
 STREAM_WINDOW_BYTES = 1 << 20
 CONNECTION_WINDOW_BYTES = 8 << 20
 HEADER_LIST_BYTES = 1 << 16
+_HEADER_TABLE_BYTES = 4096
 STREAMS_LIMIT = 128
 UNSENT_LIMIT_BYTES = 128 * 1024
 _ANSWERS_LIMIT_BYTES = 1 << 20  # what streams write stays far below
@@ -50,12 +52,22 @@ _USEFUL = (h2.events.RequestReceived, h2.events.ResponseReceived)
 _USEFUL_WEIGHT = 4
 
 
+class _Protocol(h2.connection.H2Connection):
+    """h2 takes GOAWAY for the end of everything; what was asked before it is still answered (RFC 9113 section 6.8)."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
+
+
 class Connection:
     """One connection and its streams. Who owns it reads events, takes its own, and dispatches the others."""
 
     def __init__(self, wire: Wire, config: H2Configuration) -> None:
         self.wire = wire
-        self.protocol = h2.connection.H2Connection(config)
+        self.protocol = _Protocol(config)
         self.streams: dict[int, Stream] = {}
         self.closing = False
         self._writer: asyncio.Task[None] | None = None
@@ -119,6 +131,9 @@ class Connection:
                 for stream in self.streams.values() if not stream_id else self._only(stream_id):
                     stream.window_opened()
             case h2.events.RemoteSettingsChanged():
+                # A table as large as the peer likes would be our memory, and be searched for each header.
+                encoder = self.protocol.encoder
+                encoder.header_table_size = min(encoder.header_table_size, _HEADER_TABLE_BYTES)
                 for stream in self.streams.values():
                     stream.window_opened()
             case h2.events.ConnectionTerminated():

@@ -79,6 +79,7 @@ class _Server:
         except (OSError, GoneError):
             pass  # the client has gone
         finally:
+            self._idle = None
             connection.fail(GoneError("the client's connection has ended"))
             tasks = [task for task, _ in self._tasks.values()]
             for task in tasks:
