@@ -15,6 +15,7 @@ from typing import Protocol
 from cloister.errors import UntrustedInputError
 
 READ_BYTES = 64 * 1024
+_TURNS = 4
 _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) sends RST
@@ -52,7 +53,7 @@ class SocketWire:
     request is a tenth of what a small request costs.
     """
 
-    __slots__ = ("_drained", "_loop", "_owned", "_registered", "_waiting", "buffer", "sock")
+    __slots__ = ("_drained", "_loop", "_owned", "_registered", "_turns", "_waiting", "buffer", "sock")
     truncated = False
 
     def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
@@ -60,6 +61,7 @@ class SocketWire:
         self._owned = True
         self._registered = False
         self._drained = False
+        self._turns = 0  # reads without a wait
         self._waiting: asyncio.Future[None] | None = None
         self.sock = sock
         self.buffer = bytearray(early)
@@ -73,7 +75,13 @@ class SocketWire:
         """The next bytes, past the buffer; b"" at the end. OSError."""
         while True:
             if self._drained:
+                self._turns = 0
                 await self._readable()
+            elif (turns := self._turns + 1) > _TURNS:
+                self._turns = 0
+                await asyncio.sleep(0)  # two fast peers would leave nobody else a turn
+            else:
+                self._turns = turns
             try:
                 data = self.sock.recv(limit_bytes)
             except BlockingIOError:

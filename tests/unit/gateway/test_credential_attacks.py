@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import html
 import os
@@ -11,6 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from tests.fakes.origin import Seen, Serve, respond
@@ -23,6 +27,7 @@ from tests.unit.gateway.test_interception import (
     REPLACE,
     SECRET,
     Start,
+    World,
     get,
     read_answer,
     start,
@@ -299,3 +304,211 @@ def test_av_1_a_rest_that_trickles_in_does_not_keep_a_connection(start: Start) -
         except OSError:
             ended = True
     assert ended
+
+
+def _longest_wait(world: World, while_running: Callable[[], bool]) -> float:
+    """How long a small request takes at most meanwhile."""
+    longest = 0.0
+    while while_running():
+        begun = time.monotonic()
+        connection = world.tls(OTHER)
+        connection.sendall(get(host=OTHER))
+        assert read_answer(connection).endswith(b"ok")
+        longest = max(longest, time.monotonic() - begun)
+    return longest
+
+
+def test_av_1_a_flood_of_pings_does_not_stop_others(start: Start) -> None:
+    def serve(seen: Seen, sock: socket.socket) -> None:
+        seen.data += sock.recv(65536)
+        if b"websocket" not in seen.data:
+            sock.sendall(OK)
+            return
+        sock.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + ACCEPT.encode() + b"\r\n\r\n"
+        )
+        while sock.recv(1 << 20):
+            pass
+
+    world = start(serve)
+    connection = world.tls()
+    connection.sendall(get(extra=UPGRADE))
+    assert connection.recv(65536).startswith(b"HTTP/1.1 101 ")
+    flood = frame(9, b"", masked=True) * 100_000
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(flood)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    deadline = time.monotonic() + 2
+    assert _longest_wait(world, lambda: time.monotonic() < deadline) < 1.0
+    connection.close()
+    thread.join()
+
+
+def test_av_1_a_fast_download_does_not_stop_others(start: Start) -> None:
+    ended = threading.Event()
+
+    def serve(seen: Seen, sock: socket.socket) -> None:
+        seen.data += sock.recv(65536)
+        if b"/large" not in seen.data:
+            sock.sendall(OK)
+            return
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000000\r\n\r\n")
+        part = bytes(1 << 20)
+        while not ended.is_set():
+            sock.sendall(part)
+
+    world = start(serve)
+    connection = world.tls()
+    connection.sendall(get("/large"))
+
+    def receive() -> None:
+        buffer = bytearray(1 << 20)
+        while not ended.is_set():
+            connection.recv_into(buffer)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    deadline = time.monotonic() + 1.5
+    try:
+        assert _longest_wait(world, lambda: time.monotonic() < deadline) < 1.0
+    finally:
+        ended.set()
+        thread.join()
+
+
+# HTTP/2 by the sandbox, HTTP/1.1 by the origin, and the reverse.
+
+
+def h2_ask(
+    world: World, *requests: tuple[list[tuple[str, str]], bytes]
+) -> list[tuple[dict[str, str], bytes, str]]:
+    """Each request's answer: headers, body, and how it ended."""
+    context = world.sandbox.trusting()
+    context.set_alpn_protocols(["h2"])
+    sock = context.wrap_socket(world.sandbox.dial_name(NAME, 443), server_hostname=NAME)
+    protocol = h2.connection.H2Connection(
+        h2.config.H2Configuration(
+            validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="latin-1"
+        )
+    )
+    protocol.initiate_connection()
+    answers: dict[int, tuple[dict[str, str], bytearray, list[str]]] = {}
+    for headers, body in requests:
+        number = protocol.get_next_available_stream_id()
+        answers[number] = ({}, bytearray(), [])
+        protocol.send_headers(number, headers, end_stream=not body)
+        if body:
+            protocol.send_data(number, body, end_stream=True)
+    sock.sendall(protocol.data_to_send())
+    while not all(ends for _, _, ends in answers.values()):
+        data = sock.recv(65536)
+        if not data:
+            break
+        for event in protocol.receive_data(data):
+            entry = answers.get(getattr(event, "stream_id", 0) or 0)
+            match event:
+                case h2.events.ResponseReceived() if entry:
+                    entry[0].update((str(k), str(v)) for k, v in event.headers)
+                case h2.events.TrailersReceived() if entry:
+                    entry[0].update((str(k), str(v)) for k, v in event.headers)
+                case h2.events.DataReceived() if entry:
+                    entry[1].extend(event.data)
+                case h2.events.StreamEnded() if entry:
+                    entry[2].append("end")
+                case h2.events.StreamReset() if entry:
+                    entry[2].append("reset")
+                case h2.events.ConnectionTerminated():
+                    for _, _, ends in answers.values():
+                        ends.append("gone")
+        sock.sendall(protocol.data_to_send())
+    return [(head, bytes(body), "".join(ends)) for head, body, ends in answers.values()]
+
+
+def fields(
+    path: str = "/", *more: tuple[str, str], method: str = "GET", authority: str = NAME
+) -> list[tuple[str, str]]:
+    return [(":method", method), (":scheme", "https"), (":authority", authority), (":path", path), *more]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        fields("/ HTTP/1.1\r\nHost: evil\r\n\r\nGET /evil"),
+        fields("/a b"),
+        fields("/", ("x", "1\r\nx-evil: 1")),
+        fields("/", ("x: 1\r\nx-evil", "1")),
+        fields("/", ("x\r\n\r\nget /evil", "1")),
+        fields("/", ("x", "1\0")),
+        fields("/", ("X-Evil", "1")),
+        fields("/", ("transfer-encoding", "chunked")),
+        fields("/", ("connection", "x-evil")),
+        fields("/", ("upgrade", "h2c")),
+        fields("/", ("content-length", "5")),
+        fields("/", ("content-length", "1, 2")),
+        fields("/", ("host", OTHER)),
+        fields("/", ("host", NAME), ("host", OTHER)),
+        fields("/", authority=OTHER),
+        fields("/", authority=f"{NAME}@{OTHER}"),
+        fields("/", authority=f"{NAME}:80"),
+        fields("/", authority=f"{NAME}\r\nx-evil: 1"),
+        fields("/", (":authority", OTHER)),
+        fields("https://other.example.com/"),
+        fields("/", method="GET / HTTP/1.1\r\nx-evil: 1\r\n"),
+        fields("/", method="CONNECT"),
+        fields("*", method="GET"),
+        fields("/", (":protocol", "websocket"), method="CONNECT"),
+        fields("/", ("te", "gzip")),
+        fields("/", ("proxy-authorization", "evil")),
+    ],
+)
+def test_http_5_nothing_is_smuggled_into_http_1(start: Start, headers: list[tuple[str, str]]) -> None:
+    world = start()
+    h2_ask(world, (headers, b""))
+    seen = world.seen.lower()
+    assert seen.count(b" http/1.1\r\n") <= 1
+    for word in (b"evil", b"chunked", b"upgrade", b"other.example.com", b"h2c"):
+        assert word not in seen
+    assert not seen or (b"host: api.example.com\r\n" in seen and b" / http/1.1\r\n" in seen)
+
+
+def test_http_5_cookies_are_one_and_lengths_are_ours(start: Start) -> None:
+    world = start()
+    head = fields("/", ("cookie", "a=1"), ("cookie", "b=2"), ("expect", "100-continue"), method="POST")
+    assert h2_ask(world, (head, b"body"))[0][1] == b"ok"
+    seen = world.seen.lower()
+    assert b"cookie: a=1; b=2\r\n" in seen
+    assert b"expect" not in seen
+    assert seen.count(b"transfer-encoding: chunked") + seen.count(b"content-length: 4") == 1
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer(VALUE, b"X-E: " + VALUE),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-T: " + VALUE + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n:status: 500\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: x\r\nX: y\r\nKeep-Alive: a\r\nContent-Length: 2\r\n\r\nok",
+    ],
+)
+def test_id_9_over_http_2(start: Start, response: bytes) -> None:
+    world = start(respond(response))
+    head, body, _ = h2_ask(world, (fields("/", ("te", "trailers")), b""))[0]
+    assert SECRET not in str(head)
+    assert VALUE not in body
+    assert head.get(":status") in ("200", "502")
+    assert "connection" not in head
+
+
+def test_id_9_trailers_of_http_2(start: Start) -> None:
+    response = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-T: <" + VALUE + b">\r\n\r\n"
+    )
+    head, body, how = h2_ask(start(respond(response)), (fields("/", ("te", "trailers")), b""))[0]
+    assert (body, how) == (b"ok", "end")
+    assert head["x-t"] == "<" + "*" * len(SECRET) + ">"

@@ -29,6 +29,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3; nothing
 _POLICY_VIOLATION = 1008
 _PROTOCOL_ERROR = 1002
 CLOSE_S = 10.0
+_TURN_EVENTS = 64
 EXTENSIONS = b"sec-websocket-extensions"
 
 
@@ -145,7 +146,9 @@ async def _pump(
         if not data:
             raise ConnectionResetError
         source.protocol.receive_data(data)
-        for event in source.protocol.events():
+        for number, event in enumerate(source.protocol.events(), 1):
+            if not number % _TURN_EVENTS:
+                await asyncio.sleep(0)  # a read can hold a hundred thousand frames
             match event:
                 case TextMessage() | BytesMessage():
                     count(len(event.data))
