@@ -24,14 +24,24 @@ if TYPE_CHECKING:
     from cloister.credentials.sigv4 import ChunkSigner
 
 KEEP_BYTES = 64 * 1024
+HOLD_BYTES = 256 << 20
+
+
+class Memory:
+    """What all requests together may hold of bodies that must be read before they may leave."""
+
+    def __init__(self, limit_bytes: int = HOLD_BYTES) -> None:
+        self.left_bytes = limit_bytes
 
 
 class Source:
     """The request's body as it comes from the client. It can be read again as long as it is short."""
 
-    def __init__(self, downstream: Downstream, *, idle_s: float) -> None:
+    def __init__(self, downstream: Downstream, *, idle_s: float, memory: Memory | None = None) -> None:
         self._downstream = downstream
         self._idle_s = idle_s
+        self._memory = memory or Memory()
+        self._held_bytes = 0
         self._kept: list[bytes] | None = []
         self._kept_bytes = 0
         self._again: list[bytes] = []
@@ -52,6 +62,18 @@ class Source:
         self.ended = not part
         self._keep(part)
         return part
+
+    def hold(self, count: int) -> None:
+        """So many bytes more stay in memory until `release`. UntrustedInputError if others hold too much already."""
+        if count > self._memory.left_bytes:
+            raise UntrustedInputError("too many large requests wait to be judged or signed; try again later")
+        self._memory.left_bytes -= count
+        self._held_bytes += count
+
+    def release(self) -> None:
+        """The request is over."""
+        self._memory.left_bytes += self._held_bytes
+        self._held_bytes = 0
 
     def rewind(self) -> bool:
         """Start again from the first byte, if that is possible."""

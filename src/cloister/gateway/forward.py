@@ -10,7 +10,7 @@ Rule 4: a message that was cut on one side is reset on the other; it never looks
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,7 @@ class Forward:
     means: Means
     progress: Progress = field(default_factory=Progress)
     _values: Values = field(default_factory=dict)
+    _begun: Iterator[bytes] = field(default_factory=lambda: iter(()))  # what is left of a part that was begun
 
     async def run(self, values: Values) -> None:
         """UpstreamError if no response could be begun; ClientFaultError, or OSError if the client has gone;
@@ -107,7 +108,7 @@ class Forward:
         self._values = values
         head = self._with_encodings(prepare.head(self.request, self.uses, values))
         outgoing = self.means.outgoing(head, values)
-        body = b""
+        body, self._begun = b"", iter(())
         if outgoing.decodes:
             head = replace(
                 head, headers=tuple(pair for pair in head.headers if pair[0] != b"content-encoding")
@@ -149,16 +150,13 @@ class Forward:
         try:
             if body:
                 await self._send(upstream, body)
-            while part := await self._next_part():
-                for piece in outgoing.feed(part):
-                    if piece:
-                        await self._send(upstream, piece)
-                    else:
-                        await asyncio.sleep(0)
+            async for piece in self._pieces(outgoing):
+                if piece:
+                    await self._send(upstream, piece)
+                else:
+                    await asyncio.sleep(0)
                 if not self.progress.status:
                     alive()
-            if rest := outgoing.end():
-                await self._send(upstream, rest)
             await upstream.finish(self.source.trailers)
         except UpstreamError:
             return
@@ -185,18 +183,31 @@ class Forward:
         except OSError:
             raise ClientFaultError("the client broke off within the request's body") from None
 
+    async def _pieces(self, outgoing: Outgoing) -> AsyncIterator[bytes]:
+        """The rest of the body as it may leave. UntrustedInputError if it cannot be read and must be."""
+        for piece in self._begun:
+            yield piece
+        while part := await self._next_part():
+            for piece in outgoing.feed(part):
+                yield piece
+        yield outgoing.end()
+
     async def _measured(self, outgoing: Outgoing, head: RequestHead) -> tuple[bytes, RequestHead]:
         """As much of a changed body as is read ahead, and the head with what is then known of its length."""
         body, read = bytearray(), 0
         try:
-            while read <= _MEASURED_BYTES:
+            while max(len(body), read) <= _MEASURED_BYTES:
                 part = await self._next_part()
                 if not part:
                     body += outgoing.end()
                     return bytes(body), replace(head, length=len(body), declared_length=True)
                 read += len(part)
-                for piece in outgoing.feed(part):
+                self._begun = outgoing.feed(part)
+                for piece in self._begun:
+                    self.source.hold(len(piece))
                     body += piece
+                    if len(body) > _MEASURED_BYTES:  # a little may decode to much: the rest waits
+                        break
         except UntrustedInputError as error:
             raise ClientFaultError(f"the request's body: {error}") from None
         return bytes(body), replace(head, length=None, declared_length=False)
@@ -204,15 +215,18 @@ class Forward:
     async def _whole(self, outgoing: Outgoing, body: bytes) -> bytes:
         """All of a body that must be hashed before its head can leave."""
         whole = bytearray(body)
-        while part := await self._next_part():
-            for piece in outgoing.feed(part):
+        try:
+            async for piece in self._pieces(outgoing):
+                self.source.hold(len(piece))
                 whole += piece
-            if len(whole) > sigv4.BODY_LIMIT_BYTES:
-                raise ClientFaultError(
-                    f"the request's body is over {sigv4.BODY_LIMIT_BYTES >> 20} MiB and no hash of it is given, "
-                    "so it cannot be signed"
-                )
-        return bytes(whole + outgoing.end())
+                if len(whole) > sigv4.BODY_LIMIT_BYTES:
+                    raise ClientFaultError(
+                        f"the request's body is over {sigv4.BODY_LIMIT_BYTES >> 20} MiB and no hash of it is given, "
+                        "so it cannot be signed"
+                    )
+        except UntrustedInputError as error:
+            raise ClientFaultError(f"the request's body: {error}") from None
+        return bytes(whole)
 
     async def _answer(self, upstream: Upstream, *, last: bool, deadline: asyncio.Timeout | None) -> bool:
         if deadline is None:

@@ -57,6 +57,7 @@ class Push:
                 if not part:
                     judge.end()
                     break
+                source.hold(len(part))
                 parts.append(part)
                 for piece in decoder.feed(part) if decoder is not None else (part,):
                     held += len(piece)

@@ -54,12 +54,18 @@ class Request:
         self._head = downstream.request
         self._tls = tls
         self._started = time.monotonic()
-        self._source = Source(downstream, idle_s=services.deadlines.idle_s)
+        self._source = Source(downstream, idle_s=services.deadlines.idle_s, memory=services.memory)
         self._progress = Progress()
         self._shown = asked or judge.shown(self._head)
 
     async def serve(self) -> None:
         """Answer it. OSError if the client has gone."""
+        try:
+            await self._serve()
+        finally:
+            self._source.release()
+
+    async def _serve(self) -> None:
         form = self._down.form
         if self._asked is None and form is not strict.Form.ABSOLUTE and form is not strict.Form.AUTHORITY:
             await self._refuse(_HINT, 400)

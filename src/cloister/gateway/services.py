@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloister.audit.log import Event
+from cloister.gateway.bodies import Memory
 from cloister.gateway.judge import Asked
 from cloister.gateway.leaves import LeafCache
 from cloister.gateway.page import Page, Refusal, page
@@ -57,6 +58,7 @@ class Services:
     splices: set[Splice] = field(default_factory=set)
     released: Callable[[], None] = lambda: None  # a tunnel has ended
     alarmed: set[str] = field(default_factory=set)
+    memory: Memory = field(default_factory=Memory)
 
     def alarm(self, text: str, *, host: str) -> None:
         """Write an alarm, and tell the user of each kind once."""

@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable
 
 import h2.config
@@ -512,3 +513,45 @@ def test_id_9_trailers_of_http_2(start: Start) -> None:
     head, body, how = h2_ask(start(respond(response)), (fields("/", ("te", "trailers")), b""))[0]
     assert (body, how) == (b"ok", "end")
     assert head["x-t"] == "<" + "*" * len(SECRET) + ">"
+
+
+def test_av_1_a_compressed_bomb_is_not_held_in_memory(start: Start) -> None:
+    """A body that is changed is measured first; this one would be a gigabyte."""
+    size = [0]
+
+    def serve(seen: Seen, sock: socket.socket) -> None:
+        seen.data += sock.recv(1 << 20)
+        while data := sock.recv(1 << 20):
+            size[0] += len(data)
+
+    bomb = gzip.compress(bytes(256 << 20), 1)
+    world = start(serve, inject=REPLACE)
+    connection = world.tls()
+    before = _resident_bytes()
+    connection.sendall(get(method="POST", extra="Content-Encoding: gzip\r\n", body=bomb))
+    highest, deadline = 0, time.monotonic() + 4
+    while size[0] < 64 << 20 and time.monotonic() < deadline:
+        highest = max(highest, _resident_bytes())
+        time.sleep(0.005)
+    assert highest - before < 64 << 20
+    connection.close()
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_av_1_pushes_that_wait_to_be_judged_do_not_fill_the_memory(start: Start) -> None:
+    world = start(push=("refs/heads/agent/*",))
+    world.sandbox.gateway.services.memory.left_bytes = 100_000
+    line = f"{'1' * 40} {'2' * 40} refs/heads/agent/a\0report-status".encode()
+    body = b"%04x" % (len(line) + 4) + line + b"0000PACK\0\0\0\x02\0\0\0\x09"
+    body += bytes([0xB0, 0x80, 0x80, 0x10]) + zlib.compress(os.urandom(200_000))
+    made = world.ask(get("/a/b.git/git-receive-pack", method="POST", body=body))
+    assert b"ng refs/heads/agent/a" in made
+    assert "too many large requests" in (world.sandbox.log.refusal().reason or "")
+    deadline = time.monotonic() + 5
+    while world.sandbox.gateway.services.memory.left_bytes != 100_000:  # given back at the end
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

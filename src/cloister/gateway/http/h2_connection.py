@@ -213,8 +213,6 @@ class Connection:
     def _data(self, event: h2.events.DataReceived, stream_id: int) -> None:
         credit = event.flow_controlled_length or 0
         stream = self.streams.get(stream_id)
-        if not event.data and event.stream_ended is None:
-            self._cheap += 1
         if stream is None or not event.data:
             self.acknowledge(stream_id, credit)  # of a stream that we have ended, or padding alone
         else:
@@ -244,6 +242,8 @@ class Connection:
                 self._resets += isinstance(event, h2.events.StreamReset)
             elif isinstance(event, _USEFUL):
                 self._cheap -= _USEFUL_WEIGHT
+            elif isinstance(event, h2.events.DataReceived):
+                self._cheap += not event.data and event.stream_ended is None
         if self._cheap > _CHEAP_EVENTS_LIMIT or self._resets > _RESETS_LIMIT:
             self.protocol.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             raise UntrustedInputError("a flood of HTTP/2 frames that carry nothing")
