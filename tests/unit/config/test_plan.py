@@ -67,7 +67,7 @@ def test_a_source_that_changed(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("cloister", "0.0.0-other"), ("format", 2), ("format", None), ("sources", None)]
+    ("key", "value"), [("cloister", "0.0.0-other"), ("format", 1), ("format", None), ("sources", None)]
 )
 def test_a_plan_of_another_version(stored: tuple[str, dict[str, Any]], key: str, value: object) -> None:
     path, document = stored
