@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # What only the end-to-end tests need: npm and gh, where the machine has none, and an agent, Claude Code, from npm.
 set -euo pipefail
-if [[ ! -x /usr/bin/npm && ! -x /usr/local/bin/npm ]]; then
-    sudo=()
+
+install() { # PROGRAM PACKAGE…: the Debian packages, unless there is such a program
+    local program=$1 sudo=()
+    shift
+    [[ ! -x /usr/bin/$program && ! -x /usr/local/bin/$program && ! -x /usr/sbin/$program ]] || return 0
     ((EUID == 0)) || sudo=(sudo)
-    echo "setup-tests: installing npm"
+    echo "setup-tests: installing $*"
     "${sudo[@]}" apt-get update -qq
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
-fi
-if [[ ! -x /usr/bin/gh && ! -x /usr/local/bin/gh ]]; then
-    sudo=()
-    ((EUID == 0)) || sudo=(sudo)
-    echo "setup-tests: installing gh"
-    "${sudo[@]}" apt-get update -qq
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gh >/dev/null
-fi
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+install npm nodejs npm
+install gh gh
+install ssh-agent openssh-client
+# Debian starts a server that it installs: CI's machine may have one, a developer's own is asked by a skipped test.
+[[ -z ${CI-} ]] || install sshd openssh-server
+
 claude_code=2.1.197
 agents=$(dirname "$0")/../.cache/npm
 if ! grep -qs "\"version\": \"$claude_code\"" "$agents/node_modules/@anthropic-ai/claude-code/package.json"; then

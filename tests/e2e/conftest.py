@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +159,12 @@ class Cloister:
             **how,  # type: ignore[call-overload]
         )
         return process
+
+    def until_asked(self, name: str, deadline_s: float = 30.0) -> None:
+        """Until a sandbox waits for the user's word on this."""
+        end = time.monotonic() + deadline_s
+        while f"cloister approve {name}" not in self("approve").out:
+            assert time.monotonic() < end, "nothing asks"
 
     def events(self, kind: str | None = None) -> list[dict[str, object]]:
         """The audit log's events, of one kind or all."""

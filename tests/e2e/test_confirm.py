@@ -35,20 +35,10 @@ def asking(cloister: Cloister, authority: Authority) -> Iterator[tuple[Cloister,
         yield cloister, origin
 
 
-def waiting(cloister: Cloister) -> None:
-    """Until the sandbox asks."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
-        if "cloister approve api" in cloister("approve").out:
-            return
-        select.select([], [], [], 0.1)
-    raise AssertionError("nothing asks")
-
-
 def test_approve_lets_it_go_on(asking: tuple[Cloister, WebOrigin]) -> None:
     cloister, origin = asking
     process = cloister.start("run", "--", "sh", "-c", f"{ASK}; {ASK}")
-    waiting(cloister)
+    cloister.until_asked("api")
     assert not origin.seen
     assert cloister("approve", "api").code == 0
     out, err = process.communicate(timeout=DEADLINE_S)
@@ -62,7 +52,7 @@ def test_approve_lets_it_go_on(asking: tuple[Cloister, WebOrigin]) -> None:
 def test_a_no_is_a_no(asking: tuple[Cloister, WebOrigin]) -> None:
     cloister, origin = asking
     process = cloister.start("run", "--", "sh", "-c", f"{ASK}; {ASK}")
-    waiting(cloister)
+    cloister.until_asked("api")
     assert cloister("approve", "--deny", "api").code == 0
     out, _ = process.communicate(timeout=DEADLINE_S)
     assert out.count("the user has refused the use of credential") >= 2

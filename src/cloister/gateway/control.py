@@ -19,7 +19,7 @@ _DESCRIPTORS_LIMIT = 253  # SCM_MAX_FD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
-    """A listening socket, and what it is for: "tcp", "proxy", "dns-tcp" or "dns-udp"."""
+    """A listening socket, and what it is for: "tcp", "proxy", "dns-tcp", "dns-udp" or "ssh-agent"."""
 
     kind: str
     family: int

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cloister.gateway.vault import Vault
+from cloister.system import unix
 
 CONNECTIONS_LIMIT = 8
 LINE_LIMIT_BYTES = 4096
@@ -44,7 +45,7 @@ class ControlServer:
         """Listen. OSError if that is not possible."""
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            bind(listener, self._path)
+            unix.bind(listener, self._path)
             listener.listen(CONNECTIONS_LIMIT)
         except BaseException:
             listener.close()
@@ -133,15 +134,3 @@ def in_our_user_namespace(pid: int) -> bool:
     except OSError:
         return False
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
-
-
-def bind(listener: socket.socket, path: str) -> None:
-    """Bind at a path of any length: through the directory's descriptor, for unix(7) allows 107 bytes."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fchmod(listener.fileno(), 0o600)  # before the bind: the file is born with it
-        listener.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-    finally:
-        os.close(directory)

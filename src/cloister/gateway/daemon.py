@@ -187,10 +187,12 @@ class Gateway:
                 self._orphaned = not told
                 self.ended.set()
 
-    async def _ask(self, credential: Credential, host: str) -> bool:
+    async def _ask(self, credential: Credential, purpose: str) -> bool:
         """Put the question to the session; the answer comes by `Vault.decide`, which cancels this."""
-        text = f'may requests of this sandbox use the credential "{credential.name}"? The first is for {host}'
-        self.record.event(Event(kind="confirm", host=host, text=f'asked for "{credential.name}"'))
+        text = (
+            f'may requests of this sandbox use the credential "{credential.name}"? The first is for {purpose}'
+        )
+        self.record.event(Event(kind="confirm", text=f'asked for "{credential.name}", for {purpose}'))
         control.send(self._start.control, "ask", text, name=credential.name)
         try:
             answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -238,6 +240,16 @@ class Gateway:
             case "dns-udp":
                 self._datagram_sockets.append(passed.sock)
                 self._dns.add(passed.sock)
+            case "ssh-agent":
+                from cloister.gateway import ssh  # only where an agent is forwarded
+
+                self._agent = ssh.start(
+                    passed.sock,
+                    self._start.plan.get("ssh"),
+                    self.services,
+                    environ=self._start.environ,
+                    tell=lambda text: control.send(self._start.control, "tell", text),
+                )
             case kind:
                 passed.sock.close()
                 self.record.internal_error(ValueError(), where=f"control socket: kind {kind!r}")
@@ -258,22 +270,11 @@ class Gateway:
         control.send(self._start.control, "alarm", text)
 
     def _after_start(self) -> None:
-        if self.services.watched and self._start.control_path:
-            from cloister.gateway.control_server import ControlServer  # only where there are credentials
+        if (self.services.watched or self._agent) and self._start.control_path:
+            from cloister.gateway.control_server import ControlServer  # only where something may ask
 
             self._control_server = ControlServer(self._start.control_path, self.services.vault)
             self._control_server.start()
-        signing = self._start.plan.get("ssh")
-        if isinstance(signing, dict) and signing.get("agent") is True:
-            from cloister.gateway import ssh  # only where an agent is forwarded
-
-            self._agent = ssh.start(
-                signing,
-                self.services,
-                environ=self._start.environ,
-                public_directory=self._start.public_directory,
-                tell=lambda text: control.send(self._start.control, "tell", text),
-            )
         sandbox = self._start.plan.get("sandbox")
         if isinstance(sandbox, dict) and sandbox.get("java") is True:
             self._background = asyncio.get_running_loop().create_task(self._write_truststore())

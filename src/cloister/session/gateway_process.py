@@ -77,6 +77,16 @@ class Gateway:
         except OSError as error:
             raise self.died("it ended before it served") from error
 
+    def listen(self, entry: dict[str, object], listener: socket.socket) -> None:
+        """Pass a listening socket of ours on. GatewayError if it is dead."""
+        import json
+
+        try:
+            message = json.dumps({"op": "listen", "sockets": [entry]}).encode()
+            socket.send_fds(self.control, [message], [listener.fileno()])
+        except OSError as error:
+            raise self.died("it ended before it served") from error
+
     def died(self, what: str) -> GatewayError:
         """The error that says why: in the gateway's own words if it left any."""
         self.read(lambda _: None)

@@ -23,6 +23,8 @@ from cloister.session.wait import Waiter
 from cloister.system import cgroup, files
 from cloister.values import dataclass
 
+AGENT_SOCKET = "ssh-agent.sock"  # sandbox/environment.py names it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
@@ -75,6 +77,7 @@ def run(start: Start) -> int:
             f"the audit log {project.audit!r} cannot be written: {audit.failure.strerror}",
             resolution="make room, or see who owns that directory",
         )
+    _pass_agent(start)
     with Terminal():
         try:
             running = embedded.launch(
@@ -108,6 +111,26 @@ def run(start: Start) -> int:
             raise
     audit.write(Event(kind="end", status=code))
     return code
+
+
+def _pass_agent(start: Start) -> None:
+    """Make the socket of the filtered SSH agent: it listens before the command starts, and the gateway serves it."""
+    signing = start.plan.get("ssh")
+    if not isinstance(signing, dict) or signing.get("agent") is not True:
+        return
+    if not start.facts.environ.get("SSH_AUTH_SOCK"):
+        start.tell("there is no SSH agent to forward: SSH_AUTH_SOCK is not set here")
+        return
+    import socket
+
+    from cloister.system import unix
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        # As root the agent is another uid; only the sandbox sees the directory.
+        unix.bind(listener, os.path.join(start.public_directory, AGENT_SOCKET), mode=0o666)
+        listener.listen(8)
+        entry = {"kind": "ssh-agent", "family": 1, "address": "", "port": 0}
+        start.gateway.listen(entry, listener)
 
 
 def _has_sibling(start: Start) -> bool:

@@ -1,4 +1,8 @@
-"""Which keys the user's known_hosts has for a host (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT")."""
+"""Which keys the user's known_hosts has for a host (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
+
+A host is a name; its lines for other ports than 22 (`[name]:port`) count too. Of hashed lines only those for port 22
+can be found.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
+_PORT = re.compile(r"^\[(.+)\]:\d+$")
+
 
 def keys(text: str, hosts: Iterable[str]) -> frozenset[bytes]:
-    """The public keys (blobs) of these hosts: `name`, or `[name]:port` for another port than 22."""
+    """The public keys (blobs) of these hosts."""
     wanted = tuple(hosts)
     found: set[bytes] = set()
     revoked: set[bytes] = set()
@@ -48,7 +55,7 @@ def _names(names: str, host: str) -> bool:
         return _hashed(names, host)
     found = False
     for pattern in names.lower().split(","):
-        if fnmatchcase(host.lower(), pattern.removeprefix("!").replace("[", "[[]")):
+        if fnmatchcase(host.lower(), _PORT.sub(r"\1", pattern.removeprefix("!")).replace("[", "[[]")):
             if pattern.startswith("!"):
                 return False
             found = True
