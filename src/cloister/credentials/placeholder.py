@@ -14,7 +14,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
+from cloister.credentials.needles import Needles
 from cloister.messages import RequestHead
 
 _ALPHANUMERIC = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -81,14 +83,19 @@ def stable_base64(text: bytes) -> tuple[bytes, ...]:
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
+@lru_cache(maxsize=8)
+def _written(placeholders: tuple[tuple[str, bytes], ...]) -> tuple[list[tuple[str, bytes]], Needles]:
+    """Every way to write each that needs no decoding of its surroundings."""
+    named = [(name, needle) for name, text in placeholders for needle in (text, *stable_base64(text))]
+    return named, Needles(needle for _, needle in named)
+
+
 class Scanner:
     """Looks for placeholders in a stream. Names found so far are the result of each `feed`."""
 
     def __init__(self, placeholders: Mapping[str, bytes]) -> None:
-        self._needles = [
-            (name, needle) for name, text in placeholders.items() for needle in (text, *stable_base64(text))
-        ]
-        self._keep = max((len(needle) for _, needle in self._needles), default=1) * 6  # as JSON's \uXXXX
+        self._named, self._needles = _written(tuple(placeholders.items()))
+        self._keep = self._needles.longest * 6  # as JSON's \uXXXX
         self._tail = b""
         self.found: frozenset[str] = frozenset()
 
@@ -96,9 +103,8 @@ class Scanner:
         """Look at the next part."""
         window = self._tail + data if self._tail else data
         for view in _views(window):
-            for name, needle in self._needles:
-                if needle in view and name not in self.found:
-                    self.found |= {name}
+            if self._needles.any_in(view):
+                self.found |= {name for name, needle in self._named if needle in view}
         self._tail = window[-self._keep :]
         return self.found
 

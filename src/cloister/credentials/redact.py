@@ -12,10 +12,11 @@ import html
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import quote
 
+from cloister.credentials.needles import Needles
 from cloister.credentials.placeholder import stable_base64
 from cloister.messages import ResponseHead
 from cloister.secret import Secret
@@ -35,8 +36,7 @@ class Redactor:
 
     def _learn(self, secrets: Sequence[Secret]) -> None:
         self._secrets = secrets
-        self._needles = needles(secrets)
-        self._longest = max((len(needle) for needle in self._needles), default=1)
+        self._needles = spellings(secrets).needles
 
     def feed(self, data: bytes) -> bytes:
         """What may be delivered now, masked."""
@@ -59,7 +59,8 @@ class Redactor:
 
     def _begun(self, data: bytes) -> int:
         """How many of the last bytes may be the beginning of a value."""
-        tail = data[-self._longest + 1 :] if self._longest > 1 else b""
+        reach = self._needles.longest - 1
+        tail = data[-reach:] if reach else b""
         longest = 0
         for needle in self._needles:
             at = tail.find(needle[0], max(0, len(tail) - len(needle) + 1))
@@ -73,24 +74,42 @@ class Redactor:
 
 def redact_head(head: ResponseHead, secrets: Sequence[Secret]) -> ResponseHead:
     """The head with every value masked, in names of headers too."""
-    found = needles(secrets)
-    lower = tuple(needle.lower() for needle in found)  # as names of headers are
-    pairs = tuple((_mask(name, lower), _mask(value, found)) for name, value in head.headers)
-    return head if pairs == head.headers else replace(head, headers=pairs)
+    found = spellings(secrets)
+    if not found.needles.any_in(b"\n".join(value for _, value in head.headers)) and not found.lower.any_in(
+        b"\n".join(name for name, _ in head.headers)
+    ):
+        return head
+    pairs = tuple((_mask(name, found.lower), _mask(value, found.needles)) for name, value in head.headers)
+    return replace(head, headers=pairs)
 
 
 def redact_text(text: str, secrets: Sequence[Secret]) -> str:
     """A text for people or for a WebSocket, masked."""
-    return _mask(text.encode(), needles(secrets)).decode(errors="replace")
+    return _mask(text.encode(), spellings(secrets).needles).decode(errors="replace")
 
 
-def needles(secrets: Sequence[Secret]) -> tuple[bytes, ...]:
-    """All spellings of all values, the longest first."""
-    found: dict[bytes, None] = {}
-    for secret in secrets:
-        for spelling in _spellings(secret.reveal()):
-            found[spelling] = None
-    return tuple(sorted(found, key=len, reverse=True))
+@dataclass(frozen=True, slots=True)
+class Spellings:
+    """All spellings of all values; `lower` as they are in names of headers."""
+
+    needles: Needles
+    lower: Needles
+
+
+_latest: tuple[Sequence[Secret], Spellings] = ((), Spellings(Needles(()), Needles(())))
+
+
+def spellings(secrets: Sequence[Secret]) -> Spellings:
+    """Of these values. Those of the tuple that was asked for last are kept: a vault gives one until it learns more."""
+    global _latest  # noqa: PLW0603  # a cache: secrets have no hash to keep more by
+    known, found = _latest
+    if known is secrets:
+        return found
+    written = [spelling for secret in secrets for spelling in _spellings(secret.reveal())]
+    found = Spellings(Needles(written), Needles(spelling.lower() for spelling in written))
+    if isinstance(secrets, tuple):
+        _latest = (secrets, found)
+    return found
 
 
 @lru_cache(maxsize=256)
@@ -122,8 +141,9 @@ def _spellings(value: bytes) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(spelling for spelling in found if len(spelling) >= LEAST_BYTES))
 
 
-def _mask(data: bytes, found: Sequence[bytes]) -> bytes:
+def _mask(data: bytes, found: Needles) -> bytes:
+    if not found.any_in(data):
+        return data
     for needle in found:
-        if needle in data:
-            data = data.replace(needle, b"*" * len(needle))
+        data = data.replace(needle, b"*" * len(needle))
     return data

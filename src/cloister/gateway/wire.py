@@ -166,8 +166,13 @@ class SocketWire:
 
 def take(wire: Wire, size: int | None = None) -> bytes:
     """Remove and return the first `size` bytes of the buffer (all of it by default)."""
-    data = bytes(wire.buffer[:size])
-    del wire.buffer[: len(data)]
+    if size is None or size >= len(wire.buffer):
+        data = bytes(wire.buffer)
+        wire.buffer.clear()
+        return data
+    with memoryview(wire.buffer) as view:
+        data = bytes(view[:size])
+    del wire.buffer[:size]
     return data
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cloister.types import Host, Rule
 
 IDLE_S = 60.0
-IDLE_LIMIT = 32  # connections that wait, over all hosts
+IDLE_LIMIT = 128  # connections that wait, over all hosts
 HANDSHAKE_S = 15.0
 
 _Key = tuple[str, int, bool]
