@@ -1,7 +1,8 @@
 """Serve the requests of one connection: terminate its TLS under the sandbox's CA, or read them as they come.
 
 Rule 1: a certificate is made for a name only after the connection was judged to be for it (`judge.py`).
-Rule 2: which protocol is spoken here and which one upstream are two questions: both are settled by ALPN.
+Rule 2: which protocol is spoken here and which one upstream are two questions, both settled by ALPN. What came over
+        HTTP/1.1 leaves over HTTP/1.1; what came over HTTP/2 leaves as the upstream likes.
 """
 
 from __future__ import annotations

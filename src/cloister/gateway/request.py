@@ -28,8 +28,6 @@ from cloister.messages import RequestHead, ResponseHead
 from cloister.types import Deny, Host
 
 if TYPE_CHECKING:
-    from typing import Literal
-
     from cloister.gateway.http.streams import Downstream, Upstream
     from cloister.gateway.page import Page
     from cloister.gateway.services import Services
@@ -153,9 +151,9 @@ class Request:
             return {name: newer[name] or value for name, value in values.items()}
 
         async def open_upstream(fresh: bool) -> Upstream:
-            prefer: Literal["h1"] | None = "h1" if self._head.websocket_key is not None else None
+            # A client that speaks HTTP/1.1 gets what it would get of this upstream; nor has HTTP/2 its upgrades.
             return await services.pool.open(
-                granted.host, granted.port, granted.allow.rule, tls=self._tls, prefer=prefer, fresh=fresh
+                granted.host, granted.port, granted.allow.rule, tls=self._tls, h2=self._down.h2, fresh=fresh
             )
 
         async def switch(

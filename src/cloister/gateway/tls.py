@@ -25,6 +25,7 @@ class TlsWire:
     """See `wire.Wire`. The client's side if `server_name` is given. What the inner wire has read is used first."""
 
     __slots__ = (
+        "_ended",
         "_incoming",
         "_inner",
         "_lock",
@@ -44,6 +45,7 @@ class TlsWire:
         )
         self.buffer = bytearray()
         self.truncated = False
+        self._ended = False  # nothing more can come
 
     @property
     def selected_alpn_protocol(self) -> str | None:
@@ -72,12 +74,12 @@ class TlsWire:
     async def more(self) -> bool:
         """Read at least once; all the records that have come, up to some 256 KiB."""
         while True:
-            ended = self._decrypt()
+            self._decrypt()
             if self._outgoing.pending:
                 await self._flush()
             if self.buffer:
                 return True
-            if ended or not await self._feed():
+            if self._ended or not await self._feed():
                 return False
 
     async def send(self, data: bytes) -> None:
@@ -102,7 +104,8 @@ class TlsWire:
             return True
         else:
             return True
-        return self._decrypt() or bool(self.buffer)
+        self._decrypt()
+        return self._ended or bool(self.buffer)
 
     def close(self) -> None:
         self._inner.close()
@@ -110,25 +113,26 @@ class TlsWire:
     def reset(self) -> None:
         self._inner.reset()
 
-    def _decrypt(self) -> bool:
-        """Move what can be read into the buffer; True if the other side has said goodbye."""
+    def _decrypt(self) -> None:
+        """Move what can be read into the buffer, and notice if the other side has said goodbye."""
         try:
-            while data := self._tls.read(_RECORD_BYTES):
+            while self._incoming.pending or self._tls.pending():  # asking for more would cost an exception
+                data = self._tls.read(_RECORD_BYTES)
+                if not data:  # close_notify reads as no bytes
+                    self._ended = True
+                    return
                 self.buffer += data
         except ssl.SSLWantReadError:
-            return False
+            return
         except ssl.SSLZeroReturnError:
-            return True
+            self._ended = True
         except ssl.SSLEOFError:
-            self.truncated = True
-            return True
-        else:
-            return True  # close_notify reads as no bytes
+            self.truncated = self._ended = True
 
     async def _feed(self) -> bool:
         data = await self._inner.receive(_GULP_BYTES)
         if not data:
-            self.truncated = True
+            self.truncated = self._ended = True
             self._incoming.write_eof()
             return False
         self._incoming.write(data)

@@ -49,11 +49,22 @@ class Wire(Protocol):
 class SocketWire:
     """A plain TCP connection. Owns the socket until `detach`.
 
-    Waiting for bytes leaves the loop's reader in place: most connections wait again at once, and telling epoll twice a
-    request is a tenth of what a small request costs.
+    Waiting for bytes leaves the loop's reader in place, and the reader reads: most connections wait again at once, and
+    telling epoll twice a request, or having it tell twice of the same bytes, is a tenth of what a small request costs.
     """
 
-    __slots__ = ("_drained", "_loop", "_owned", "_registered", "_turns", "_waiting", "buffer", "sock")
+    __slots__ = (
+        "_drained",
+        "_limit_bytes",
+        "_loop",
+        "_owned",
+        "_registered",
+        "_returned",
+        "_turns",
+        "_waiting",
+        "buffer",
+        "sock",
+    )
     truncated = False
 
     def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
@@ -62,7 +73,9 @@ class SocketWire:
         self._registered = False
         self._drained = False
         self._turns = 0  # reads without a wait
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[bytes] | None = None
+        self._limit_bytes = READ_BYTES
+        self._returned = b""  # read for somebody who then gave up waiting
         self.sock = sock
         self.buffer = bytearray(early)
 
@@ -73,22 +86,25 @@ class SocketWire:
 
     async def receive(self, limit_bytes: int) -> bytes:
         """The next bytes, past the buffer; b"" at the end. OSError."""
-        while True:
-            if self._drained:
-                self._turns = 0
-                await self._readable()
-            elif (turns := self._turns + 1) > _TURNS:
-                self._turns = 0
+        if self._returned:
+            data, self._returned = self._returned, b""
+            return data
+        if not self._drained:
+            if (turns := self._turns + 1) > _TURNS:
+                turns = 0
                 await asyncio.sleep(0)  # two fast peers would leave nobody else a turn
-            else:
-                self._turns = turns
+            self._turns = turns
             try:
                 data = self.sock.recv(limit_bytes)
             except BlockingIOError:
-                self._drained = True
+                pass
             else:
                 self._drained = 0 < len(data) < limit_bytes
                 return data
+        self._turns = 0
+        data = await self._arrival(limit_bytes)
+        self._drained = 0 < len(data) < limit_bytes
+        return data
 
     async def send(self, data: bytes) -> None:
         try:
@@ -98,21 +114,37 @@ class SocketWire:
         if sent < len(data):
             await self._loop.sock_sendall(self.sock, memoryview(data)[sent:])
 
-    async def _readable(self) -> None:
+    async def _arrival(self, limit_bytes: int) -> bytes:
+        """Wait for bytes and read them."""
         if not self._registered:
-            self._loop.add_reader(self.sock.fileno(), self._wake)
+            self._loop.add_reader(self.sock.fileno(), self._arrived)
             self._registered = True
-        self._waiting = self._loop.create_future()
+        self._limit_bytes = limit_bytes
+        waiting = self._waiting = self._loop.create_future()
         try:
-            await self._waiting
+            data: bytes = await waiting
+            return data
+        except asyncio.CancelledError:
+            if not waiting.cancelled() and waiting.exception() is None:
+                self._returned = waiting.result()  # it came as the wait was given up: the next reader's
+                self._drained = False
+            raise
         finally:
             self._waiting = None
 
-    def _wake(self) -> None:
-        if self._waiting is None:  # nobody wants it yet: do not be called again and again
+    def _arrived(self) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.done():  # nobody wants it yet: do not be called again and again
             self._unregister()
-        elif not self._waiting.done():
-            self._waiting.set_result(None)
+            return
+        try:
+            data = self.sock.recv(self._limit_bytes)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(data)
 
     def _unregister(self) -> None:
         if self._registered:
@@ -133,7 +165,7 @@ class SocketWire:
 
     def stale(self) -> bool:
         """True if the other side has closed, or has sent what nobody asked for."""
-        if self.buffer:
+        if self.buffer or self._returned:
             return True
         try:
             self.sock.recv(1, socket.MSG_PEEK)
@@ -144,8 +176,10 @@ class SocketWire:
         return True
 
     def detach(self) -> socket.socket:
-        """Give the socket away; `close` does nothing from now on."""
+        """Give the socket away; `close` does nothing from now on. What has been read is in `buffer`."""
         self._unregister()
+        self.buffer += self._returned
+        self._returned = b""
         self._owned = False
         return self.sock
 

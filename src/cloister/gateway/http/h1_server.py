@@ -86,6 +86,7 @@ class H1Downstream:
         "keep_alive",
         "request",
     )
+    h2 = False
 
     def __init__(self, wire: Wire, head: strict.RequestHead) -> None:
         self._wire = wire
@@ -243,6 +244,8 @@ async def _next_head(wire: Wire, deadlines: Deadlines, *, idle: bool) -> bytes |
         async with asyncio.timeout(deadlines.idle_s):
             if not await wire.more():
                 return None
+        if wire.buffer.endswith(b"\r\n\r\n"):  # whole: no wait, so no deadline
+            return await read_head(wire, limit_bytes=strict.HEAD_LIMIT_BYTES)
     async with asyncio.timeout(deadlines.head_s):
         return await read_head(wire, limit_bytes=strict.HEAD_LIMIT_BYTES)
 

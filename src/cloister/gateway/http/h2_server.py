@@ -187,6 +187,7 @@ class H2Downstream:
         "request",
         "responded",
     )
+    h2 = True
 
     def __init__(self, stream: Stream, request: RequestHead) -> None:
         self._stream = stream

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cloister.gateway.http.h1_client import H1Upstream
 from cloister.gateway.upstream import UpstreamError
@@ -29,8 +29,7 @@ IDLE_S = 60.0
 IDLE_LIMIT = 128  # connections that wait, over all hosts
 HANDSHAKE_S = 15.0
 
-_Key = tuple[str, int, bool]
-_Prefer = Literal["h1"] | None
+_Key = tuple[str, int, bool, bool]  # host, port, TLS, whether HTTP/2 was offered
 
 
 class Pool:
@@ -43,18 +42,18 @@ class Pool:
         self._offload = offload
         self._roots = roots
         self._further = further_roots
-        self._contexts: dict[_Prefer, asyncio.Task[ssl.SSLContext]] = {}
+        self._contexts: dict[bool, asyncio.Task[ssl.SSLContext]] = {}
         self._idle: dict[_Key, list[tuple[float, Wire, str]]] = {}
         self._shared: dict[_Key, H2Connection] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def open(
-        self, host: Host, port: int, rule: Rule, *, tls: bool, prefer: _Prefer = None, fresh: bool = False
+        self, host: Host, port: int, rule: Rule, *, tls: bool, h2: bool, fresh: bool = False
     ) -> Upstream:
-        """A stream for one request. With `fresh`, on a new connection."""
-        key = (host.name, port, tls)
+        """A stream for one request. With `h2`, over HTTP/2 if the upstream speaks it; `fresh`: on a new connection."""
+        key = (host.name, port, tls, h2)
         if not fresh:
-            shared = self._shared.get(key) if prefer is None else None
+            shared = self._shared.get(key)
             if shared is not None and shared.usable:
                 return shared.open()
             while (waiting := self._take(key)) is not None:
@@ -67,7 +66,7 @@ class Pool:
         if not tls:
             return self._h1(key, plain, upstream.address, reused=False)
         try:
-            return await self._over_tls(key, host, plain, upstream.address, prefer)
+            return await self._over_tls(key, host, plain, upstream.address)
         except BaseException:
             plain.close()
             raise
@@ -84,12 +83,10 @@ class Pool:
             shared.close()
         self._shared.clear()
 
-    async def _over_tls(
-        self, key: _Key, host: Host, plain: SocketWire, address: str, prefer: _Prefer
-    ) -> Upstream:
+    async def _over_tls(self, key: _Key, host: Host, plain: SocketWire, address: str) -> Upstream:
         from cloister.gateway.tls import TlsWire, words  # ssl: see there
 
-        wire = TlsWire(plain, await self._context(prefer), server_name=host.name)
+        wire = TlsWire(plain, await self._context(h2=key[-1]), server_name=host.name)
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 await wire.handshake()
@@ -109,17 +106,17 @@ class Pool:
         self._shared[key] = connection
         return connection.open()
 
-    async def _context(self, prefer: _Prefer) -> ssl.SSLContext:
+    async def _context(self, *, h2: bool) -> ssl.SSLContext:
         """The client context, made once in a thread: it parses all of the host's roots."""
-        task = self._contexts.get(prefer)
+        task = self._contexts.get(h2)
         if task is None or (task.done() and task.exception() is not None):
             from cloister.gateway import tls
 
-            protocols = ("http/1.1",) if prefer == "h1" else ("h2", "http/1.1")
+            protocols = ("h2", "http/1.1") if h2 else ("http/1.1",)
             task = asyncio.create_task(
                 self._offload.call(lambda: tls.client_context(self._roots, self._further, protocols))
             )
-            self._contexts[prefer] = task
+            self._contexts[h2] = task
         try:
             return await asyncio.shield(task)
         except OSError as error:

@@ -28,6 +28,7 @@ class Downstream(Protocol):
 
     request: RequestHead
     form: Form  # of the request's target
+    h2: bool  # whether it came over HTTP/2
     answered: bool  # a byte of the final response may have gone
     keep_alive: bool  # False: the connection ends after this response, where the protocol allows
 
