@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Sequence
 
 from cloister.gateway.authority import Leaf
-from cloister.gateway.wire import SocketWire, take
+from cloister.gateway.wire import SCRATCH_BYTES, SocketWire, scratch, take
 
 _GULP_BYTES = 256 * 1024
 _RECORD_BYTES = 16 * 1024  # RFC 8446 section 5.1; OpenSSL gives at most one record a read
@@ -115,19 +115,26 @@ class TlsWire:
 
     def _decrypt(self) -> None:
         """Move what can be read into the buffer, and notice if the other side has said goodbye."""
+        view, got = scratch.view, 0
         try:
             while self._incoming.pending or self._tls.pending():  # asking for more would cost an exception
-                data = self._tls.read(_RECORD_BYTES)
-                if not data:  # close_notify reads as no bytes
+                count: int = self._tls.read(_RECORD_BYTES, view[got:])  # type: ignore[assignment]  # with a buffer: a count
+                if not count:  # close_notify reads as no bytes
                     self._ended = True
                     return
-                self.buffer += data
+                got += count
+                if got > SCRATCH_BYTES - _RECORD_BYTES:
+                    self.buffer += view[:got]
+                    got = 0
         except ssl.SSLWantReadError:
             return
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLEOFError:
             self.truncated = self._ended = True
+        finally:
+            if got:
+                self.buffer += view[:got]
 
     async def _feed(self) -> bool:
         data = await self._inner.receive(_GULP_BYTES)

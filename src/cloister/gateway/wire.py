@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import socket
 import struct
+import threading
 from typing import Protocol
 
 from cloister.errors import UntrustedInputError
 
 READ_BYTES = 64 * 1024
+SCRATCH_BYTES = 256 * 1024
 _TURNS = 4
 _LINGER_S = 2.0
 _LINGER_BYTES = 1 << 20
@@ -44,6 +46,21 @@ class Wire(Protocol):
 
     def reset(self) -> None:
         """Close it so that what was sent cannot be taken for whole."""
+
+
+class _Scratch(threading.local):
+    """Where the kernel puts what came. A new object for each read would be mapped, filled with zeros and unmapped."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(SCRATCH_BYTES))
+
+
+scratch = _Scratch()
+
+
+def _receive(sock: socket.socket, limit_bytes: int) -> bytes:
+    view = scratch.view
+    return bytes(view[: sock.recv_into(view, min(limit_bytes, SCRATCH_BYTES))])
 
 
 class SocketWire:
@@ -95,7 +112,7 @@ class SocketWire:
                 await asyncio.sleep(0)  # two fast peers would leave nobody else a turn
             self._turns = turns
             try:
-                data = self.sock.recv(limit_bytes)
+                data = _receive(self.sock, limit_bytes)
             except BlockingIOError:
                 pass
             else:
@@ -138,7 +155,7 @@ class SocketWire:
             self._unregister()
             return
         try:
-            data = self.sock.recv(self._limit_bytes)
+            data = _receive(self.sock, self._limit_bytes)
         except BlockingIOError:
             return
         except OSError as error:
