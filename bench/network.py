@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from certificate import write_certificate
 from report import Row, at_least
+from supervisor import held, last_line, memory_mb, until_idle
 from world import World, cloister_argv
 
 HOST = "origin.example.test"
@@ -71,12 +70,12 @@ def memory_rows(world: World, *, connections: int) -> list[Row]:
     )  # two each in the gateway
     with _origin(world) as origin:
         for _ in range(2):  # the first compiles the plan, and its session keeps the validator's memory
-            with _sandbox(world, ["sh", "-c", "echo ready; read line"]) as (first_line, pids):
+            with held(world, ["sh", "-c", "echo ready; read line"]) as (first_line, pids):
                 if first_line != "ready":
                     raise RuntimeError(f"the sandbox said {first_line!r}")
-                _until_idle(pids)
-                rss, pss = _memory_mb(pids)
-                parts = " + ".join(f"{_memory_mb([pid])[0]:.1f}" for pid in pids)
+                until_idle(pids)
+                rss, pss = memory_mb(pids)
+                parts = " + ".join(f"{memory_mb([pid])[0]:.1f}" for pid in pids)
         idle = Row(
             # Two processes forked from one: the sum of their RSS counts every page that they share twice.
             what="supervisor, idle (session + gateway, shared pages once)",
@@ -87,8 +86,8 @@ def memory_rows(world: World, *, connections: int) -> list[Row]:
         )
         del origin
         command = [_python(), "client.py", "idle", IDLE_HOST, str(IDLE_PORT), str(connections)]
-        with _sandbox(world, command) as (opened, pids):
-            rss, pss = _memory_mb(pids)
+        with held(world, command) as (opened, pids):
+            rss, pss = memory_mb(pids)
         return [
             idle,
             Row(
@@ -155,64 +154,8 @@ def _client(world: World, origin: Origin, where: str, mode: str, amount: float) 
         timeout=120,
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{mode}, {where}: exit code {done.returncode}: {_last_line(done.stderr)}")
+        raise RuntimeError(f"{mode}, {where}: exit code {done.returncode}: {last_line(done.stderr)}")
     return float(done.stdout)
-
-
-@contextmanager
-def _sandbox(world: World, command: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
-    """Run a command that prints a line and then waits for one: yields that line and the supervisor's pids."""
-    with subprocess.Popen(
-        cloister_argv(*command),
-        cwd=world.project,
-        env=world.environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        if process.stdout is None or process.stdin is None or process.stderr is None:
-            raise RuntimeError("no pipes to the sandbox")
-        line = process.stdout.readline().strip()
-        if not line:
-            process.kill()
-            raise RuntimeError(f"the sandbox ended: {_last_line(process.stderr.read())}")
-        try:
-            yield line, [process.pid, *_gateways(process.pid)]
-        finally:
-            process.stdin.close()
-            process.wait(timeout=60)
-
-
-def _gateways(session: int) -> list[int]:
-    """The session's children that are no bubblewrap: the gateway (and its helpers)."""
-    children = Path(f"/proc/{session}/task/{session}/children").read_text().split()
-    return [int(pid) for pid in children if os.path.basename(os.readlink(f"/proc/{pid}/exe")) != "bwrap"]
-
-
-def _until_idle(pids: Sequence[int]) -> None:
-    """Wait until none of them has used the processor for a while: the gateway loads while the command runs."""
-    quiet, before = 0, 0
-    while quiet < 3:
-        time.sleep(0.1)
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-        used = sum(int(field[11]) + int(field[12]) for field in fields)
-        quiet, before = (quiet + 1 if used == before else 0), used
-
-
-def _memory_mb(pids: Sequence[int]) -> tuple[float, float]:
-    """The sums of RSS and PSS."""
-    rss = pss = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            name, *rest = line.split()
-            rss += int(rest[0]) if name == "Rss:" else 0
-            pss += int(rest[0]) if name == "Pss:" else 0
-    return rss * 1024 / 1e6, pss * 1024 / 1e6
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _python() -> str:

@@ -1,7 +1,7 @@
 """`make bench`: the figures of this machine, in one run, as ratios to what is measured beside them.
 
 Medians of interleaved runs. A bar that is missed is printed, not an error: how fast this machine is today is
-not a property of the code. Options: --runs N, --only startup,network,memory, --bytes N
+not a property of the code. Options: --runs N, --only startup,network,interception,memory, --bytes N
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import interception
 import network
 import startup
 from report import Row, not_measured, show
@@ -18,13 +19,19 @@ from world import World, world
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure cloister beside its references.")
     parser.add_argument("--runs", type=int, default=21, help="runs of each start-up program")
-    parser.add_argument("--bytes", type=int, default=1_000_000_000, help="size of the download")
+    parser.add_argument("--bytes", type=int, default=1_000_000_000, help="size of downloads and uploads")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the interception figures")
     parser.add_argument("--connections", type=int, default=10_000, help="idle connections")
-    parser.add_argument("--only", default="startup,network,memory", help="parts, separated by commas")
+    parser.add_argument(
+        "--only", default="startup,network,interception,memory", help="parts, separated by commas"
+    )
     arguments = parser.parse_args()
     parts = {
         "startup": lambda place: startup.rows(place, runs=arguments.runs),
         "network": lambda place: network.rows(place, download_bytes=arguments.bytes),
+        "interception": lambda place: interception.rows(
+            place, body_bytes=arguments.bytes, rounds=arguments.rounds
+        ),
         "memory": lambda place: network.memory_rows(place, connections=arguments.connections),
     }
     rows: list[Row] = []
