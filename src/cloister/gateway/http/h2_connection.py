@@ -18,6 +18,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+from hyperframe.frame import Frame
 
 from cloister.errors import UntrustedInputError
 from cloister.gateway.http import h2_heads
@@ -26,7 +27,7 @@ from cloister.gateway.wire import take
 
 if TYPE_CHECKING:
     from h2.config import H2Configuration
-    from hyperframe.frame import Frame, GoAwayFrame
+    from hyperframe.frame import GoAwayFrame
 
     from cloister.gateway.wire import Wire
 
@@ -50,6 +51,10 @@ _CHEAP = (
 )
 _USEFUL = (h2.events.RequestReceived, h2.events.ResponseReceived)
 _USEFUL_WEIGHT = 4
+
+
+# h2 writes every frame out, its body in hexadecimal, for a log that is off: a fifth of what a download costs.
+Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
 
 
 class _Protocol(h2.connection.H2Connection):
