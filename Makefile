@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup check format test demo bench lock clean
+.PHONY: help setup check format test fuzz demo bench lock clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -14,16 +14,20 @@ $(VENV)/.done: requirements-dev.lock pyproject.toml tools/setup.sh
 	@tools/setup.sh $(VENV)
 	@touch $@
 
-check: setup         ## format, lint, types, import contracts, unit tests: fast, needs no root and no network
+check: setup         ## format, lint, types, import contracts, unit tests, a little fuzzing: needs no root and no network
 	$(BIN)/ruff format --check src tests bench demo tools
 	$(BIN)/ruff check src tests bench demo tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q tests/fuzz
 
 test: check          ## everything: check, then end-to-end tests as root and as an ordinary user
 	@tools/setup-tests.sh
 	$(BIN)/pytest tests/e2e
+
+fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
+	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0
 
 format: setup        ## rewrite the sources in the project's format
 	$(BIN)/ruff format src tests bench demo tools

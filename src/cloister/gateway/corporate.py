@@ -48,7 +48,13 @@ def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
     text = next((environ[name] for name in names if environ.get(name)), "")
     if not text or exempt(host, port, environ.get("no_proxy") or environ.get("NO_PROXY") or ""):
         return None
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        port_there = parts.port or 80
+    except ValueError:
+        raise UpstreamError(
+            "the proxy in your environment is no URL; expected http://[USER:PASSWORD@]HOST:PORT"
+        ) from None
     if parts.scheme != "http" or not parts.hostname:
         raise UpstreamError(
             f'the proxy in your environment is "{parts.scheme}://", and cloister speaks to http:// proxies only'
@@ -57,7 +63,7 @@ def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return Proxy(host=parts.hostname, port=parts.port or 80, authorization=authorization)
+    return Proxy(host=parts.hostname, port=port_there, authorization=authorization)
 
 
 def exempt(host: str, port: int, no_proxy: str) -> bool:

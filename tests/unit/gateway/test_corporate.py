@@ -56,6 +56,12 @@ def test_another_kind_of_proxy_is_an_error() -> None:
         proxy_for("api.example.com", 443, {"https_proxy": "socks5://x:1080"})
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://x:port", "http://x:99999", "["])
+def test_what_is_no_url_is_an_error(url: str) -> None:
+    with pytest.raises(UpstreamError, match="no URL"):
+        proxy_for("api.example.com", 443, {"https_proxy": url})
+
+
 class FakeProxy:
     """Answers one CONNECT, then echoes once."""
 

@@ -242,7 +242,7 @@ def test_known_hosts() -> None:
     hashed = "|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= ssh-rsa " + key  # of 192.168.1.61
     text = (
         f"# comment\ngithub.com,140.82.1.1 ssh-ed25519 {key}\n[git.example.com]:2222 ssh-ed25519 {other}\n"
-        f"@revoked github.com ssh-ed25519 {other}\n@cert-authority *.example.com ssh-rsa {key}\n{hashed}\nbroken line\n"
+        f"@revoked github.com ssh-ed25519 {other}\n@cert-authority *.example.com ssh-rsa {key}\n{hashed}\nbroken line\nbad ssh-rsa \u0e01\n"
         f"*.internal,!bad.internal ssh-ed25519 {other}\n"
     )
     assert known_hosts.keys(text, ["github.com"]) == {b"key-blob"}
