@@ -32,7 +32,7 @@ def entries(text: str) -> list[Entry]:
     """List the settings of a configuration file, in order."""
     found: list[Entry] = []
     section, subsection = "", ""
-    for line in _logical_lines(text):
+    for line in _logical_lines(text.removeprefix("\ufeff")):  # git skips a byte order mark
         rest, start = line.strip(), 0
         while rest.startswith("[", start):
             end = _section_end(rest, start)
@@ -47,8 +47,17 @@ def entries(text: str) -> list[Entry]:
         rest = rest[start:].strip()
         if rest and rest[0] not in "#;":
             key, equals, value = rest.partition("=")
-            found.append(Entry(section, subsection, key.strip().lower(), _value(value) if equals else "true"))
+            name = _named(section, subsection, key.strip().lower())
+            found.append(Entry(*name, _value(value) if equals else "true"))
     return found
+
+
+def _named(section: str, subsection: str, key: str) -> tuple[str, str, str]:
+    """A setting's name as git takes it: a NUL ends it, so that `[core "hookspath\\0"] x` is core.hookspath."""
+    if "\0" in subsection:
+        section, _, rest = f"{section}.{subsection}".partition("\0")[0].partition(".")
+        subsection, _, key = rest.rpartition(".")
+    return section, subsection, key.lower()
 
 
 def identity(text: str) -> str:
@@ -80,13 +89,22 @@ def over_https(forges: Sequence[str]) -> str:
 
 def redacted(text: str) -> str:
     """Take credentials out: user information in URLs, and the values of SECRET_KEYS."""
-    lines = []
-    for line in text.split("\n"):
-        key = line.partition("=")[0].strip().lower().rpartition("]")[2].strip()
-        lines.append(
-            "\t# cloister: a credential stood here" if key in SECRET_KEYS else _without_userinfo(line)
-        )
-    return "\n".join(lines)
+    kept: list[str] = []
+    for lines in _groups(text):
+        line = _joined(lines)
+        if _holds_secret(line):
+            kept.append("\t# cloister: a credential stood here")
+        elif (clean := _without_userinfo(line)) != line:
+            kept.append(clean)
+        else:
+            kept += lines
+    return "\n".join(kept)
+
+
+def _holds_secret(line: str) -> bool:
+    if line.partition("=")[0].strip().lower().rpartition("]")[2].strip() in SECRET_KEYS:
+        return True
+    return any(entry.key in SECRET_KEYS for entry in entries(line))  # behind a header that holds a "="
 
 
 def _without_userinfo(line: str) -> str:
@@ -116,19 +134,27 @@ def _section_end(text: str, start: int) -> int:
 
 
 def _logical_lines(text: str) -> list[str]:
-    joined: list[str] = []
+    return [_joined(lines) for lines in _groups(text)]
+
+
+def _groups(text: str) -> list[list[str]]:
+    """The lines, those together that git reads as one."""
+    groups: list[list[str]] = []
     pending: list[str] = []
-    quoted = False
+    quoted = continues = False
     for line in text.split("\n"):
+        pending.append(line)
         bare = line.rstrip("\r")
-        if bare.endswith("\\"):
-            continues, quoted = _continues(bare, quoted)
-            if continues:
-                pending.append(bare[:-1])
-                continue
-        joined.append("".join(pending) + bare)
-        pending, quoted = [], False
-    return [*joined, "".join(pending)] if pending else joined
+        continues, quoted = _continues(bare, quoted) if bare.endswith("\\") else (False, False)
+        if not continues:
+            groups.append(pending)
+            pending, quoted = [], False
+    return [*groups, pending] if pending else groups
+
+
+def _joined(lines: list[str]) -> str:
+    *before, last = lines
+    return "".join([*(line.rstrip("\r")[:-1] for line in before), last.rstrip("\r") if before else last])
 
 
 def _continues(line: str, quoted: bool) -> tuple[bool, bool]:
@@ -160,4 +186,4 @@ def _value(raw: str) -> str:
             break
         else:
             value += character
-    return value.strip()
+    return value.strip().partition("\0")[0]  # where git's string ends

@@ -22,6 +22,10 @@ from cloister.sandbox.gitconfig import Entry
         ("[branch.main]\n\tremote = o\n", Entry("branch", "main", "remote", "o")),
         ("[core]\r\n\tbare = no\r\n", Entry("core", "", "bare", "no")),
         ("[core]\n\teditor = a \\\n", Entry("core", "", "editor", "a")),
+        ("[core]\n\thooksPath = .husky\0x\n", Entry("core", "", "hookspath", ".husky")),
+        ('[core "hookspath\0y"]\n\tx = .husky\n', Entry("core", "", "hookspath", ".husky")),
+        ("\ufeff[core]\n\thooksPath = .husky\n", Entry("core", "", "hookspath", ".husky")),
+        ('[a "b.c\0"]\n\tx = y\n', Entry("a", "b", "c", "y")),
     ],
 )
 def test_entries(text: str, expected: Entry) -> None:
@@ -41,6 +45,10 @@ def test_entries(text: str, expected: Entry) -> None:
         ("\textraheader = AUTHORIZATION: basic c2VjcmV0", "\t# cloister: a credential stood here"),
         ("[http] extraHeader = x", "\t# cloister: a credential stood here"),
         ("\tsmtpPass = x", "\t# cloister: a credential stood here"),
+        ("\textraheader = \\\n AUTHORIZATION: x", "\t# cloister: a credential stood here"),
+        ("\turl = https://user:tok\\\r\nen@host/x.git", "\turl = https://host/x.git"),
+        ('[http "https://host/?a=b"] extraheader = x', "\t# cloister: a credential stood here"),
+        ("\teditor = a \\\r\n  b\r", "\teditor = a \\\r\n  b\r"),
     ],
 )
 def test_redacted(line: str, expected: str) -> None:
