@@ -98,7 +98,8 @@ def _seen(credential: Credential, plan: Mapping[str, object]) -> Iterable[str]:
 
 
 def _refused(credential: Credential, policy: Policy) -> Iterable[str]:
-    yield "the placeholder on its way to any other host: refused, and an alarm"
+    yield "the placeholder on its way to another host whose requests are read: refused, and an alarm"
+    yield "the placeholder within TLS that is passed through by name: not seen, and worth nothing there"
     yield "the placeholder without TLS: refused, and an alarm"
     yield "an upstream whose certificate does not verify: refused"
     if credential.repositories:

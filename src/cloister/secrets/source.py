@@ -173,7 +173,7 @@ def failed(
     return CredentialError(
         f'credential "{context.name}" cannot be had from {source.scheme}: {reason}',
         details="\n".join([f"source: {source}", *([said] if said else [])]),
-        resolution=resolution or f"try it: cloister secret test {context.name}",
+        resolution=resolution or f"mend that, then try: cloister secret test {context.name}",
     )
 
 

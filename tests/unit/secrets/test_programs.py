@@ -119,7 +119,7 @@ def test_a_program_that_fails_says_why_and_its_output_is_never_shown(world: Worl
     error = failure(world, "op://a/b/c")
     assert error.brief == 'credential "thing" cannot be had from op: the program "op" failed (exit code 6)'
     assert error.details == "source: op://a/b/c\nit said: not signed in?[31m"
-    assert error.resolution == "try it: cloister secret test thing"
+    assert error.resolution == "mend that, then try: cloister secret test thing"
     assert "s3cret-output" not in str(error)
 
 
