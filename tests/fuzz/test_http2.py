@@ -31,6 +31,7 @@ class Client(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.settings_sent = 0
         self.sent: dict[int, bytes] = {}
         self.ended: set[int] = set()
         self.reset: set[int] = set()
@@ -40,6 +41,19 @@ class Client(RuleBasedStateMachine):
         self.served = Served(echo)
         self.peer = Peer(self.served.peer_sock, client=True)
         await self.peer.start()
+        await self._acknowledged(1)
+
+    async def _acknowledged(self, count: int) -> None:
+        """Until so many of our settings are in force: `h2` takes any acknowledgement for that of the latest."""
+
+        def done() -> bool:
+            return (
+                sum(isinstance(event, h2.events.SettingsAcknowledged) for event in self.peer.events) >= count
+            )
+
+        await self.peer.flush()
+        await self.peer.until(done)
+        self.settings_sent = count
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         async def limited() -> None:
@@ -92,7 +106,7 @@ class Client(RuleBasedStateMachine):
     @rule(size=some.sampled_from([1, 1000, 65535, 1 << 20]))
     def change_the_window(self, size: int) -> None:
         self.peer.protocol.update_settings(settings(INITIAL_WINDOW_SIZE=size))
-        self.run(self.peer.flush())
+        self.run(self._acknowledged(self.settings_sent + 1))
 
     @rule()
     def ping(self) -> None:
@@ -145,7 +159,7 @@ class Client(RuleBasedStateMachine):
             return finished <= ended
 
         async def work() -> None:
-            await self.peer.flush()
+            await self._acknowledged(self.settings_sent + 1)
             await self.peer.until(whole)
             await self.served.end()
 
@@ -156,7 +170,15 @@ class Client(RuleBasedStateMachine):
             }
             assert self.served.refused == []
         finally:
+            self.loop.run_until_complete(self._leave())
             self.loop.close()
+
+    async def _leave(self) -> None:
+        """Nothing of this example runs in the next one."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 TestClient = Client.TestCase
