@@ -23,6 +23,10 @@ DEBUG = "CLOISTER_DEBUG"  # tracebacks, for a report
 # Name → (module in cli/, one line of help). The order is that of `cloister help`.
 COMMANDS = {
     "run": ("run", "run a command in the sandbox"),
+    "up": ("up", "start a sandbox that stays"),
+    "exec": ("exec", "run a command in a sandbox that stays"),
+    "shell": ("shell", "a shell in a sandbox that stays"),
+    "stop": ("stop", "end a sandbox that stays; its home and its workspace remain"),
     "init": ("init", "write a starter cloister.toml"),
     "trust": ("trust", "adopt the project's cloister.toml, after showing what changed"),
     "policy": ("policy", "show what the sandbox may reach"),

@@ -20,54 +20,29 @@ def execute_plain(command: Sequence[str]) -> int:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
+    from cloister.cli import options  # here and below: off the hot path
+
     parser.add_argument(
         "-C", "--workspace", metavar="DIR", help="the workspace (default: the current project)"
     )
-    parser.add_argument("--profile", metavar="NAME", help="offline, registries, agent or full")
-    parser.add_argument(
-        "--allow",
-        metavar="HOST",
-        action="append",
-        default=[],
-        help="allow one more host, for this run (repeatable)",
-    )
-    parser.add_argument(
-        "-e", "--env", metavar="NAME[=VALUE]", action="append", default=[],
-        help="set a variable in the sandbox, or pass the host's (repeatable)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--unmask", metavar="GLOB", action="append", default=[], help="show a masked file of the workspace"
-    )
-    parser.add_argument("--memory", metavar="SIZE", help="memory limit, for example 4g")
-    parser.add_argument("--cpus", metavar="N", type=float, help="CPU limit, for example 2")
-    parser.add_argument("--pids", metavar="N", type=int, help="limit of processes and threads")
+    options.add_overrides(parser)
     parser.add_argument("command", nargs="...", metavar="[--] COMMAND", help="the command and its arguments")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run with options; the configuration is compiled anew for them."""
-    from cloister.cli.place import named
-    from cloister.config.compile import Overrides
+    from cloister.cli import options
 
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
-    overrides = Overrides(
-        profile=arguments.profile,
-        allow=tuple(arguments.allow),
-        environment=tuple(_variable(text) for text in arguments.env),
-        unmask=tuple(arguments.unmask),
-        memory=arguments.memory,
-        cpus=arguments.cpus,
-        pids=arguments.pids,
+    return run(
+        RunOptions(
+            command=tuple(command),
+            directory=options.directory(arguments),
+            overrides=options.overrides(arguments),
+        ),
+        os.environ,
+        tell,
     )
-    for name, value in overrides.environment:
-        if value is None and name not in os.environ:
-            tell(f"-e {name}: you have no such variable, so the sandbox does not get it")
-    directory = None if arguments.workspace is None else named(arguments.workspace)
-    changed = overrides != Overrides()
-    options = RunOptions(
-        command=tuple(command), directory=directory, overrides=overrides if changed else None
-    )
-    return run(options, os.environ, tell)
 
 
 def tell(notice: str) -> None:
@@ -78,8 +53,3 @@ def tell(notice: str) -> None:
     """
     with suppress(OSError):
         os.write(2, f"cloister: {notice}\n".encode(errors="backslashreplace"))
-
-
-def _variable(text: str) -> tuple[str, str | None]:
-    name, separator, value = text.partition("=")
-    return name, value if separator else None

@@ -59,6 +59,11 @@ class Project:
         return os.path.join(self.state, "runs")
 
     @property
+    def sandboxes(self) -> str:
+        """What is kept of its named sandboxes (sandbox/catalogue.py)."""
+        return os.path.join(self.state, "sandboxes")
+
+    @property
     def quarantine(self) -> str:
         return os.path.join(self.state, "quarantine")
 
@@ -70,6 +75,16 @@ def all_runs(state_directory: str) -> list[str]:
         return [os.path.join(projects, name, "runs") for name in sorted(os.listdir(projects))]
     except FileNotFoundError:
         return []
+
+
+def all_projects(state_directory: str) -> list[Project]:
+    """Every project that has kept sandboxes. Their workspace is in what is kept: its path here is empty."""
+    found = []
+    for runs in all_runs(state_directory):
+        place = Project(workspace="", state=os.path.dirname(runs))
+        if os.path.isdir(place.sandboxes):
+            found.append(place)
+    return found
 
 
 def project(workspace: str, environ: Mapping[str, str]) -> Project:
@@ -88,7 +103,7 @@ def project_id(real_path: str) -> str:
     """`<slug of the last component>-<12 hex of the path's sha256>`."""
     name = os.path.basename(real_path).lower()
     slug = "".join(character if character in _SLUG_CHARACTERS else "-" for character in name[:_SLUG_LIMIT])
-    return f"{slug.strip('-._') or 'project'}-{_sha256_hex(os.fsencode(real_path))[:12]}"
+    return f"{slug.strip('-._') or 'project'}-{digest(os.fsencode(real_path))[:12]}"
 
 
 def user_file(environ: Mapping[str, str]) -> str:
@@ -117,7 +132,8 @@ def _base(environ: Mapping[str, str], variable: str, default: str) -> str:
     return value if value.startswith("/") else os.path.join(home(environ), default)
 
 
-def _sha256_hex(data: bytes) -> str:
+def digest(data: bytes) -> str:
+    """SHA-256, in hexadecimal."""
     # hashlib loads OpenSSL (5 ms on the hot path); the interpreter's own module gives the same digest.
     try:
         from _sha2 import sha256  # type: ignore[import-not-found,unused-ignore]  # Python 3.12 and later

@@ -92,12 +92,24 @@ def argv(
     `held`: the command waits, all mounts made, until the caller, who has read a byte from the pipe that is
     inherited as READY, writes a line to the one inherited as GO.
     """
-    pids = str(spec.limits.pids) if rlimits and spec.limits.pids is not None else "-"
-    memory_bytes = spec.limits.memory_bytes
-    memory_kib = str(memory_bytes // 1024) if rlimits and memory_bytes is not None else "-"
+    limits = spec.limits if rlimits else None
+    start = start_argv(
+        spec.command,
+        pids=limits.pids if limits is not None else None,
+        memory_bytes=limits.memory_bytes if limits is not None else None,
+        held=held,
+    )
+    return [bwrap, "--args", str(descriptors.options), "--", *start]
+
+
+def start_argv(
+    command: tuple[str, ...], *, pids: int | None, memory_bytes: int | None, held: bool = False
+) -> list[str]:
+    """Render what starts a command within a sandbox; the limits are those that rlimits must hold."""
+    processes = "-" if pids is None else str(pids)
+    memory_kib = "-" if memory_bytes is None else str(memory_bytes // 1024)
     return [
-        bwrap, "--args", str(descriptors.options),
-        "--", "/bin/sh", "-c", HOLD_SCRIPT * held + START_SCRIPT, "cloister", pids, memory_kib, *spec.command,
+        "/bin/sh", "-c", HOLD_SCRIPT * held + START_SCRIPT, "cloister", processes, memory_kib, *command,
     ]  # fmt: skip
 
 

@@ -19,6 +19,17 @@ PASSED = (
     "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES", "EDITOR", "VISUAL", "PAGER", "LESS",
     "CI",
 )  # fmt: skip
+# Of these, an `exec` brings its caller's: they tell of the terminal.
+TERMINAL = (
+    "TERM",
+    "COLORTERM",
+    "TERM_PROGRAM",
+    "TERM_PROGRAM_VERSION",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
+)
 PASSED_PREFIXES = ("LC_",)
 NEVER_PREFIXES = ("LD_", "GLIBC_", "BASH_FUNC_")
 

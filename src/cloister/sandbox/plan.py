@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 
 from cloister import PLAN_FORMAT, __version__
+from cloister.config.directories import digest
 from cloister.system import files
 
 # The JSON object that docs/architecture.md describes.
@@ -34,6 +35,12 @@ def load_current(path: str, sources: set[str]) -> Plan | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # half written or damaged: the compiler says what is wrong with its sources, if anything
     return plan
+
+
+def fingerprint(plan: Plan) -> str:
+    """16 hexadecimal digits that change with what the plan says, wherever it was written down."""
+    said = {key: value for key, value in plan.items() if key != "sources"}
+    return digest(json.dumps(said, ensure_ascii=True, sort_keys=True).encode())[:16]
 
 
 def store(path: str, plan: Plan) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         cgroup: str
         nested: tuple[str, ...]
         launched: bool
+        init: Process | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,9 @@ class Record:
         str, ...
     ] = ()  # what the host would execute and that was there at start (sandbox/quarantine.py)
     launched: bool = False  # whether an agent may have run
+    name: str = ""  # of a kept sandbox (kept.py); one that `run` made has none
+    init: Process | None = None  # the sandbox's pid 1
+    plan: str = ""  # the fingerprint of the plan that it runs with
 
 
 class Kept:
@@ -95,6 +99,9 @@ def write(directory: str, record: Record) -> None:
         "public_directory": record.public_directory,
         "nested": list(record.nested),
         "launched": record.launched,
+        "name": record.name,
+        "plan": record.plan,
+        "init": None if record.init is None else [record.init.pid, record.init.started],
     }
     files.write_atomic(_path(directory, record.sandbox_id), json.dumps(content).encode())
 
@@ -144,6 +151,9 @@ def records(directory: str) -> Iterator[Record]:
                 public_directory=data["public_directory"],
                 nested=tuple(data.get("nested", ())),
                 launched=bool(data.get("launched", True)),
+                name=str(data.get("name", "")),
+                plan=str(data.get("plan", "")),
+                init=_process(data["init"]) if data.get("init") else None,
             )
         except (ValueError, KeyError, TypeError):
             files.remove(os.path.join(directory, name))

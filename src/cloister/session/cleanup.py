@@ -14,7 +14,7 @@ from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import WorkspaceError
-from cloister.sandbox import placeholders, registry, scan
+from cloister.sandbox import entry, placeholders, registry, scan
 from cloister.system import cgroup, files
 
 
@@ -65,6 +65,7 @@ def finish(
     if record.public_directory:
         _remove_flat(record.public_directory)
         files.remove(f"{record.public_directory}.sock")
+        files.remove(f"{record.public_directory}{entry.SUFFIX}")
     registry.remove(project.runs, record.sandbox_id)
 
 

@@ -12,7 +12,7 @@ from cloister.errors import CloisterError, HostError
 from cloister.network import standin
 from cloister.runtimes import embedded, mount_check, seccomp
 from cloister.runtimes.bwrap_argv import BwrapFeatures
-from cloister.sandbox import placeholders, registry, scan, view, workspace
+from cloister.sandbox import entry, placeholders, registry, scan, view, workspace
 from cloister.sandbox.facts import Bubblewrap, Facts
 from cloister.sandbox.plan import Plan
 from cloister.sandbox.protect import Protection
@@ -41,14 +41,16 @@ class Start:
     gateway: Gateway
     kept: registry.Kept
     tell: Callable[[str], None]
+    on_started: Callable[[], None] | None = None
 
 
 def run(start: Start) -> int:
     """Start the sandbox and wait for its end; returns the command's exit code."""
     project, kept, gateway = start.project, start.kept, start.gateway
     sandbox_id = kept.record.sandbox_id
-    waiter = Waiter(start.tell, lambda init: kept.update(others=(*kept.record.others, *_processes(init))))
-    held = _has_sibling(start)
+    waiter = Waiter(start.tell, lambda init: _note_init(kept, init))
+    # What is kept is entered later, which must not happen before everything is mounted.
+    held = start.on_started is not None or _has_sibling(start)
     group = _limit(start, sandbox_id)
     found_workspace = os.stat(project.workspace)
     found = _scan(start)
@@ -69,6 +71,11 @@ def run(start: Start) -> int:
         home_directory=project.home,
         trust_store=start.facts.has_java,
     )
+    seccomp_file = seccomp.filter_file(start.state_directory)
+    entry.store(
+        f"{start.public_directory}{entry.SUFFIX}",
+        entry.of(spec, seccomp_file=seccomp_file, cgroup=group.directory if group is not None else ""),
+    )
     placeholders.acquire(project.shared, sandbox_id, found.placeholders)
     audit = AuditLog(project.audit, sandbox_id)
     audit.write(Event(kind="start"))
@@ -85,7 +92,7 @@ def run(start: Start) -> int:
                 embedded.Launch(
                     bwrap=start.bubblewrap.path,
                     features=BwrapFeatures.of_version(start.bubblewrap.version),
-                    seccomp_file=seccomp.filter_file(start.state_directory),
+                    seccomp_file=seccomp_file,
                     ca_bundle=gateway.ca_bundle,
                     empty_file=os.path.join(start.public_directory, "empty"),
                     rlimits=group is None,
@@ -104,6 +111,8 @@ def run(start: Start) -> int:
             kept.update(others=_processes(gateway.pid, running.pid))
             if held:
                 _release(spec, running, waiter, found_workspace)
+            if start.on_started is not None:
+                start.on_started()
             code = waiter.wait(running, gateway)
         except BaseException:
             # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
@@ -203,6 +212,11 @@ def _bound(plan: Plan) -> list[tuple[int, list[int]]]:
     if not isinstance(entries, list):
         raise CloisterError("the stored plan is damaged", resolution="run: cloister policy show")
     return [(standin.FIRST_INDEX + index, list(entry["ports"])) for index, entry in enumerate(entries)]
+
+
+def _note_init(kept: registry.Kept, init: int) -> None:
+    found = _processes(init)
+    kept.update(others=(*kept.record.others, *found), init=found[0] if found else None)
 
 
 def _processes(*pids: int) -> tuple[registry.Process, ...]:

@@ -20,6 +20,7 @@ from cloister.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloister.config.compile import Overrides
     from cloister.config.directories import Project
     from cloister.session.gateway_process import Gateway
     from cloister.session.run import RunOptions
@@ -30,13 +31,12 @@ def run(
 ) -> int:
     """As `session.run.run`, with the gateway already loading."""
     facts = host_facts.look(environ)
-    start = _start_directory(options)
-    place = workspace.find(start, facts.home)
-    workspace.check(place, facts.home, environ)
-    project = directories.project(place, environ)
+    start = start_directory(options.directory)
+    project = find_project(start, facts.home, environ)
+    place = project.workspace
     state = directories.state_directory(environ)
     clean_up(state, tell)
-    plan = _plan(project, environ, options)
+    plan = current_plan(project, environ, options.overrides)
     bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)
@@ -46,7 +46,12 @@ def run(
         raise CloisterError("/proc is not mounted on this host, and cloister needs it")
     public = os.path.join(project.runs, sandbox_id)
     record = registry.Record(
-        sandbox_id=sandbox_id, workspace=project.workspace, session=me, public_directory=public
+        sandbox_id=sandbox_id,
+        workspace=project.workspace,
+        session=me,
+        public_directory=public,
+        name=options.name,
+        plan=plans.fingerprint(plan),
     )
     with ExitStack() as stack:
         kept = registry.Kept(project.runs, record)
@@ -77,6 +82,7 @@ def run(
                 gateway=gateway,
                 kept=kept,
                 tell=tell,
+                on_started=options.on_started,
             )
         )
 
@@ -101,9 +107,17 @@ def _with_facts(plan: plans.Plan, facts: host_facts.Facts) -> plans.Plan:
     return {**plan, "sandbox": {**sandbox, "java": facts.has_java}} if isinstance(sandbox, dict) else plan
 
 
-def _start_directory(options: RunOptions) -> str:
-    if options.directory is not None:
-        return os.path.realpath(options.directory)
+def find_project(start: str, home: str, environ: Mapping[str, str]) -> Project:
+    """The project around `start`. WorkspaceError if it must not be one."""
+    place = workspace.find(start, home)
+    workspace.check(place, home, environ)
+    return directories.project(place, environ)
+
+
+def start_directory(named: str | None) -> str:
+    """The directory that the user named, or the current one."""
+    if named is not None:
+        return os.path.realpath(named)
     try:
         return os.getcwd()
     except FileNotFoundError as error:
@@ -113,16 +127,17 @@ def _start_directory(options: RunOptions) -> str:
         ) from error
 
 
-def _plan(project: Project, environ: Mapping[str, str], options: RunOptions) -> plans.Plan:
-    if options.overrides is None:
+def current_plan(project: Project, environ: Mapping[str, str], overrides: Overrides | None) -> plans.Plan:
+    """The stored plan if it still holds and nothing overrides it; else one compiled anew, with all that this checks."""
+    if overrides is None:
         sources = {directories.user_file(environ), project.file, project.adopted}
         stored = plans.load_current(project.plan, sources)
         if stored is not None:
             return stored
     from cloister.session.compile_apart import compile_apart  # off the hot path
 
-    plan = compile_apart(project.workspace, environ, options.overrides)
-    if options.overrides is None:
+    plan = compile_apart(project.workspace, environ, overrides)
+    if overrides is None:
         files.make_private_directory(project.state)
         plans.store(project.plan, plan)
     return plan

@@ -26,6 +26,8 @@ class RunOptions:
     command: tuple[str, ...]
     directory: str | None = None
     overrides: Overrides | None = None
+    name: str = ""  # of a kept sandbox
+    on_started: Callable[[], None] | None = None  # called once its first process runs
 
 
 def run(options: RunOptions, environ: Mapping[str, str], tell: Callable[[str], None]) -> int:

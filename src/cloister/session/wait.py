@@ -1,7 +1,6 @@
 """Wait for the sandbox's command; pass signals on; notice when the gateway dies first.
 
-Rule 1: a signal that this process gets alone (`kill`, `timeout`) is forwarded to the command; one from the terminal has
-        reached it already, being in the foreground process group, and is only survived here.
+Rule 1: signals are forwarded to the command, as `foreground.py` says; those that come before there is one wait.
 Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user is told.
 """
 
@@ -16,14 +15,13 @@ from contextlib import suppress
 
 from cloister.errors import GatewayError, HostError
 from cloister.runtimes.embedded import Running
+from cloister.session.foreground import Signals
 from cloister.session.gateway_process import Gateway
 
-FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 PING_INTERVAL_MS = 4000
 _RETRY_MS = 10
 _END_TIMEOUT_MS = 5000
 _REPORT_TIMEOUT_MS = 3000
-_FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
 class Waiter:
@@ -34,11 +32,8 @@ class Waiter:
         self._on_init = on_init
         self._init: int | None = None  # host pid of the sandbox's pid 1
         self._init_pidfd: int | None = None
-        self._pending: list[int] = []
         self._report = b""
-        for number in FORWARDED:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) stays in force
-                signal.signal(number, self._on_signal)
+        self._signals = Signals(self._forward)
 
     def wait(self, running: Running, gateway: Gateway) -> int:
         """Block until the sandbox has ended; returns its exit code. GatewayError if the gateway ended first."""
@@ -48,8 +43,8 @@ class Waiter:
             poll.register(descriptor, select.POLLIN)
         try:
             while True:
-                self._forward_pending()
-                wait_ms = _RETRY_MS if self._pending else PING_INTERVAL_MS
+                self._signals.flush()
+                wait_ms = _RETRY_MS if self._signals.pending else PING_INTERVAL_MS
                 asked = gateway.question.terminal if gateway.question is not None else None
                 if asked is not None:
                     poll.register(asked, select.POLLIN)
@@ -58,7 +53,7 @@ class Waiter:
                     poll.unregister(asked)
                     if asked in ready:
                         gateway.answer()
-                if not ready and not self._pending:
+                if not ready and not self._signals.pending:
                     gateway.ping(self._tell)
                 if running.status in ready and not self._read_report(running.status):
                     poll.unregister(running.status)
@@ -134,17 +129,6 @@ class Waiter:
             self._on_init(init)
         return bool(part)
 
-    def _on_signal(self, number: int, _frame: object) -> None:
-        if number in _FROM_TERMINAL and _in_foreground():
-            return  # the command has got it from the terminal
-        self._pending.append(number)
-        self._forward_pending()
-
-    def _forward_pending(self) -> None:
-        """Send signals on to the command, once there is one."""
-        while self._pending and self._forward(self._pending[0]):
-            self._pending.pop(0)
-
     def _forward(self, number: int) -> bool:
         """Send a signal to the command: the child of the sandbox's pid 1, which itself ignores signals."""
         if self._init is None:
@@ -164,14 +148,3 @@ def _readable(descriptor: int, timeout_ms: int = 0) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(timeout_ms))
-
-
-def _in_foreground() -> bool:
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    finally:
-        os.close(terminal)

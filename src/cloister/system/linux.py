@@ -8,15 +8,28 @@ Rule 2: ctypes only. `os.unshare` and `os.setns` came with Python 3.12; the moun
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+
+NS_GET_USERNS = 0xB701  # ioctl_ns(2): the user namespace that owns a namespace
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+SECCOMP_MODE_FILTER = 2
 
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -31,6 +44,9 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
 MOUNT_ATTR_IDMAP = 0x00100000
+
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+_SOCK_FILTER_BYTES = 8
 
 # Since Linux 5.0 new calls carry the same number on every architecture.
 _SYS_OPEN_TREE = 428
@@ -54,6 +70,33 @@ def prctl(option: int, argument: int) -> None:
     """prctl(2) with one argument."""
     zero = ctypes.c_ulong(0)
     _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), zero, zero, zero), "prctl")
+
+
+def drop_capabilities() -> None:
+    """Empty all five sets of capabilities(7), the bounding set included, for good."""
+    number = 0
+    while True:
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # there are no more
+                break
+            raise
+        number += 1
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def set_seccomp_filter(program: bytes) -> None:
+    """prctl(2), PR_SET_SECCOMP: install `program`, an array of struct sock_filter. Needs no_new_privs."""
+    code = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: a length in instructions, padding, a pointer.
+    fprog = struct.pack("@HP", len(program) // _SOCK_FILTER_BYTES, ctypes.addressof(code))
+    result = _libc.prctl(
+        ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), fprog, ctypes.c_ulong(0)
+    )
+    _check(result, "prctl(PR_SET_SECCOMP)")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:

@@ -1,0 +1,51 @@
+"""`cloister exec [OPTIONS] [--] COMMAND [ARGUMENT …]`: one more command in a sandbox that runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from cloister.cli import options
+from cloister.errors import UsageError
+from cloister.session import attach
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `exec`."""
+    options.add_name(parser)
+    parser.add_argument(
+        "-e", "--env", metavar="NAME[=VALUE]", action="append", default=[],
+        help="set a variable for this command, or pass yours (repeatable)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-w",
+        "--workdir",
+        metavar="PATH",
+        default="",
+        help="where it starts, in the sandbox (default: as here)",
+    )
+    parser.add_argument("command", nargs="...", metavar="[--] COMMAND", help="the command and its arguments")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run it; its exit code is the command's."""
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise UsageError("a command is missing", resolution="for example: cloister exec -- make test")
+    if arguments.workdir and not arguments.workdir.startswith("/"):
+        raise UsageError(
+            f"--workdir {arguments.workdir!r} is not an absolute path", resolution="name one, as in: -w /tmp"
+        )
+    chosen = {
+        name: os.environ.get(name) if value is None else value
+        for name, value in options.variables(arguments.env)
+    }
+    return attach.execute(
+        options.live(arguments),
+        attach.Command(
+            argv=tuple(command),
+            environment=tuple((name, value) for name, value in chosen.items() if value is not None),
+            directory=arguments.workdir,
+        ),
+        os.environ,
+    )

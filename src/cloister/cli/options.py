@@ -1,0 +1,112 @@
+"""Options that several commands share: which sandbox, and what a start changes of the configuration."""
+
+from __future__ import annotations
+
+import os
+
+from cloister.errors import CloisterError
+from cloister.sandbox import catalogue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from cloister.config.compile import Overrides
+    from cloister.config.directories import Project
+    from cloister.sandbox.registry import Record
+
+
+def add_name(parser: argparse.ArgumentParser) -> None:
+    """Which sandbox of which project."""
+    parser.add_argument(
+        "-n", "--name", dest="sandbox", metavar="NAME", default=catalogue.DEFAULT_NAME,
+        help=f"the sandbox, where a project has several (default: {catalogue.DEFAULT_NAME})",
+    )  # fmt: skip
+    parser.add_argument(
+        "-C", "--workspace", metavar="DIR", help="the workspace (default: the current project)"
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """What a start changes of the configuration."""
+    parser.add_argument("--profile", metavar="NAME", help="offline, registries, agent or full")
+    parser.add_argument(
+        "--allow", metavar="HOST", action="append", default=[], help="allow one more host (repeatable)"
+    )
+    parser.add_argument(
+        "-e", "--env", metavar="NAME[=VALUE]", action="append", default=[],
+        help="set a variable in the sandbox, or pass the host's (repeatable)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unmask", metavar="GLOB", action="append", default=[], help="show a masked file of the workspace"
+    )
+    parser.add_argument("--memory", metavar="SIZE", help="memory limit, for example 4g")
+    parser.add_argument("--cpus", metavar="N", type=float, help="CPU limit, for example 2")
+    parser.add_argument("--pids", metavar="N", type=int, help="limit of processes and threads")
+
+
+def overrides(arguments: argparse.Namespace) -> Overrides | None:
+    """What the options change of the configuration; None if nothing."""
+    from cloister.cli.run import tell
+    from cloister.config.compile import Overrides
+
+    found = Overrides(
+        profile=arguments.profile,
+        allow=tuple(arguments.allow),
+        environment=variables(arguments.env),
+        unmask=tuple(arguments.unmask),
+        memory=arguments.memory,
+        cpus=arguments.cpus,
+        pids=arguments.pids,
+    )
+    for name, value in found.environment:
+        if value is None and name not in os.environ:
+            tell(f"-e {name}: you have no such variable, so the sandbox does not get it")
+    return None if found == Overrides() else found
+
+
+def variables(texts: list[str]) -> tuple[tuple[str, str | None], ...]:
+    """The pairs of `-e NAME=VALUE`; without a value: the caller's."""
+    pairs = (text.partition("=") for text in texts)
+    return tuple((name, value if separator else None) for name, separator, value in pairs)
+
+
+def directory(arguments: argparse.Namespace) -> str | None:
+    """What -C names."""
+    from cloister.cli.place import named
+
+    return None if arguments.workspace is None else named(arguments.workspace)
+
+
+def project(arguments: argparse.Namespace) -> Project:
+    """The project of -C, or the one around the current directory."""
+    from cloister.cli.place import workspace_around
+    from cloister.config import directories
+
+    return directories.project(workspace_around(arguments.workspace or ".", may_be_gone=True), os.environ)
+
+
+def live(arguments: argparse.Namespace) -> Record:
+    """The live sandbox that the options name. CloisterError if it does not run."""
+    name = catalogue.check_name(arguments.sandbox)
+    place = project(arguments)
+    record = catalogue.live(place, name)
+    if record is None:
+        raise not_running(place, name)
+    return record
+
+
+def not_running(place: Project, name: str) -> CloisterError:
+    """What to say of a sandbox that does not run."""
+    option = "" if name == catalogue.DEFAULT_NAME else f" --name {name}"
+    kept = [one.name for one in catalogue.all_of(place)]
+    if name in kept:
+        return CloisterError(
+            f"the sandbox {name!r} does not run", resolution=f"start it: cloister up{option}"
+        )
+    known = f"this project has: {', '.join(kept)}" if kept else "this project has none"
+    return CloisterError(
+        f"there is no sandbox {name!r} for {place.workspace!r}",
+        details=known,
+        resolution=f"make it: cloister up{option}",
+    )

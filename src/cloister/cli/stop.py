@@ -1,0 +1,56 @@
+"""`cloister stop`: end a sandbox that runs. It stays known, with its home: `cloister up` starts it again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from cloister.cli import options
+from cloister.cli.run import tell
+from cloister.config import directories
+from cloister.sandbox import catalogue
+from cloister.session import prepare, stop
+from cloister.system import files
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `stop`."""
+    options.add_name(parser)
+    parser.add_argument(
+        "--all", action="store_true", help="every sandbox of yours that `up` or `dev` started"
+    )
+    parser.add_argument(
+        "--time",
+        metavar="SECONDS",
+        type=float,
+        default=stop.GRACE_S,
+        help="for its processes to end (default: 5)",
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Stop it; one that does not run is stopped already."""
+    state = directories.state_directory(os.environ)
+    if arguments.all:
+        for project in directories.all_projects(state):
+            for kept in catalogue.all_of(project):
+                _stop(project, kept.name, arguments.time)
+        return 0
+    name = catalogue.check_name(arguments.sandbox)
+    project = options.project(arguments)
+    if not _stop(project, name, arguments.time) and catalogue.load(project, name) is None:
+        raise options.not_running(project, name)
+    return 0
+
+
+def _stop(project: directories.Project, name: str, grace_s: float) -> bool:
+    if not os.path.isdir(project.sandboxes):
+        return False
+    with files.locked(catalogue.lock_of(project, name)):
+        record = catalogue.live(project, name)
+        if record is None:
+            return False
+        stop.stop(record, grace_s=grace_s)
+        prepare.clean_up(project.shared, tell)
+    print(f"{name} ({record.workspace}): stopped")
+    return True

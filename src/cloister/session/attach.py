@@ -1,0 +1,103 @@
+"""`cloister exec`: one more command in a sandbox that lives.
+
+Rule 1: the command has the terminal, as in `run`; a signal that this process gets alone is forwarded.
+Rule 2: on the path that is measured (DESIGN, "exec"): nothing is imported that entering does not need.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+
+from cloister.errors import CloisterError
+from cloister.runtimes import enter
+from cloister.sandbox import entry, environment
+from cloister.sandbox.registry import Record
+from cloister.session import foreground
+from cloister.session.terminal import Terminal
+from cloister.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What to run. `directory` is a path in the sandbox; empty: where the caller stands, or the workspace."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    directory: str = ""
+
+
+def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int:
+    """Run it to its end; returns its exit code, as `session.run.run` does. CloisterError if the sandbox is gone."""
+    how = entry.load(f"{record.public_directory}{entry.SUFFIX}")
+    if record.init is None or how is None:
+        raise gone(record)
+    shown = {name: environ[name] for name in environment.TERMINAL if name in environ}
+    variables = {**dict(how.environment), **shown, **dict(command.environment)}
+    process = _Process()
+    signals = foreground.Signals(process.send)
+    with Terminal():
+        try:
+            entered = enter.enter(
+                record.init,
+                how,
+                command=command.argv,
+                environment=variables,
+                directory=command.directory or _here(how.workspace),
+            )
+        except enter.GoneError:
+            raise gone(record) from None
+        process.is_started(entered.command)
+        signals.flush()
+        _, status = os.waitpid(entered.guide, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def gone(record: Record) -> CloisterError:
+    """What to say when it does not live any more."""
+    return CloisterError(
+        f"the sandbox {record.name or record.sandbox_id!r} has ended",
+        resolution="start it again: cloister up",
+    )
+
+
+def _here(workspace: str) -> str:
+    """The caller's directory, where the sandbox has it too."""
+    with suppress(OSError):
+        here = os.path.realpath(os.getcwd())
+        if here == workspace or here.startswith(f"{workspace}/"):
+            return here
+    return workspace
+
+
+class _Process:
+    """The command, held by a descriptor, so that no signal reaches another process with its number."""
+
+    def __init__(self) -> None:
+        self._pidfd: int | None = None
+
+    def is_started(self, pid: int) -> None:
+        """It has this number; it may have ended already."""
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._pidfd = -1
+
+    def send(self, number: int) -> bool:
+        """Pass a signal on; False before there is a command."""
+        if self._pidfd is None:
+            return False
+        with suppress(OSError):  # it has ended; who waits for it sees that
+            signal.pidfd_send_signal(self._pidfd, number)
+        return True
+
+
+def shell(record: Record) -> tuple[str, ...]:
+    """The user's shell there, as a log-in shell."""
+    how = entry.load(f"{record.public_directory}{entry.SUFFIX}")
+    if how is None:
+        raise gone(record)
+    return (how.shell, "-l")
