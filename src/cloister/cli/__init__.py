@@ -23,10 +23,14 @@ DEBUG = "CLOISTER_DEBUG"  # tracebacks, for a report
 # Name → (module in cli/, one line of help). The order is that of `cloister help`.
 COMMANDS = {
     "run": ("run", "run a command in the sandbox"),
+    "dev": ("dev", "start or find the project's sandbox, and a terminal in it"),
     "up": ("up", "start a sandbox that stays"),
     "exec": ("exec", "run a command in a sandbox that stays"),
     "shell": ("shell", "a shell in a sandbox that stays"),
+    "ls": ("ls", "list the sandboxes, and how they do"),
     "stop": ("stop", "end a sandbox that stays; its home and its workspace remain"),
+    "rebuild": ("rebuild", "make a sandbox that stays anew; its home remains"),
+    "rm": ("rm", "forget a sandbox that stays"),
     "init": ("init", "write a starter cloister.toml"),
     "trust": ("trust", "adopt the project's cloister.toml, after showing what changed"),
     "policy": ("policy", "show what the sandbox may reach"),
@@ -58,6 +62,11 @@ def dispatch(arguments: list[str]) -> int:
             gc.disable()  # the session lives in what it has imported; collecting that only delays the start
             command = arguments[1:]
             return run.execute_plain(command[1:] if command[0] == "--" else command)
+        if len(arguments) > 1 and arguments[0] == "exec" and _is_plain(arguments[1:]):
+            from cloister.cli import exec as entering
+
+            command = arguments[1:]
+            return entering.execute_plain(command[1:] if command[0] == "--" else command)
         return _parse_and_execute(arguments)
     except CloisterError as error:
         return _tell(error)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
-from cloister.cli import options
 from cloister.errors import UsageError
 from cloister.session import attach
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+def execute_plain(command: Sequence[str]) -> int:
+    """The hot path: `cloister exec -- COMMAND`, no options, no argparse."""
+    from cloister.cli import options
+
+    return attach.execute(options.live(options.HERE), attach.Command(argv=tuple(command)), os.environ)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `exec`."""
+    from cloister.cli import options
+
     options.add_name(parser)
     parser.add_argument(
         "-e", "--env", metavar="NAME[=VALUE]", action="append", default=[],
@@ -29,6 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run it; its exit code is the command's."""
+    from cloister.cli import options
+
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         raise UsageError("a command is missing", resolution="for example: cloister exec -- make test")
@@ -41,7 +55,7 @@ def execute(arguments: argparse.Namespace) -> int:
         for name, value in options.variables(arguments.env)
     }
     return attach.execute(
-        options.live(arguments),
+        options.live(options.Which.of(arguments)),
         attach.Command(
             argv=tuple(command),
             environment=tuple((name, value) for name, value in chosen.items() if value is not None),

@@ -6,6 +6,7 @@ import os
 
 from cloister.errors import CloisterError
 from cloister.sandbox import catalogue
+from cloister.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,29 @@ if TYPE_CHECKING:
     from cloister.config.compile import Overrides
     from cloister.config.directories import Project
     from cloister.sandbox.registry import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Which sandbox: its name, and a directory of its project."""
+
+    name: str = catalogue.DEFAULT_NAME
+    directory: str = "."
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Which:
+        """What the options of `add_name` say."""
+        return cls(name=catalogue.check_name(arguments.sandbox), directory=directory(arguments) or ".")
+
+    def project(self) -> Project:
+        """Its project."""
+        from cloister.cli.place import workspace_around
+        from cloister.config import directories
+
+        return directories.project(workspace_around(self.directory, may_be_gone=True), os.environ)
+
+
+HERE = Which()
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
@@ -78,21 +102,12 @@ def directory(arguments: argparse.Namespace) -> str | None:
     return None if arguments.workspace is None else named(arguments.workspace)
 
 
-def project(arguments: argparse.Namespace) -> Project:
-    """The project of -C, or the one around the current directory."""
-    from cloister.cli.place import workspace_around
-    from cloister.config import directories
-
-    return directories.project(workspace_around(arguments.workspace or ".", may_be_gone=True), os.environ)
-
-
-def live(arguments: argparse.Namespace) -> Record:
-    """The live sandbox that the options name. CloisterError if it does not run."""
-    name = catalogue.check_name(arguments.sandbox)
-    place = project(arguments)
-    record = catalogue.live(place, name)
+def live(which: Which) -> Record:
+    """The live sandbox of that name. CloisterError if it does not run."""
+    place = which.project()
+    record = catalogue.live(place, which.name)
     if record is None:
-        raise not_running(place, name)
+        raise not_running(place, which.name)
     return record
 
 

@@ -16,5 +16,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run a login shell; its exit code is ours."""
-    record = options.live(arguments)
+    record = options.live(options.Which.of(arguments))
     return attach.execute(record, attach.Command(argv=attach.shell(record)), os.environ)

@@ -36,8 +36,8 @@ def execute(arguments: argparse.Namespace) -> int:
             for kept in catalogue.all_of(project):
                 _stop(project, kept.name, arguments.time)
         return 0
-    name = catalogue.check_name(arguments.sandbox)
-    project = options.project(arguments)
+    which = options.Which.of(arguments)
+    name, project = which.name, which.project()
     if not _stop(project, name, arguments.time) and catalogue.load(project, name) is None:
         raise options.not_running(project, name)
     return 0

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 _LIMIT_BYTES = 16 << 20
@@ -65,6 +65,24 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all that is in it, read-only directories too, following no link. Idempotent."""
+    import shutil  # seldom, and never on a start
+
+    def allow(function: Callable[..., object], name: str, _: object) -> None:
+        if not os.path.lexists(name):
+            return
+        os.chmod(os.path.dirname(name), 0o700)  # a module cache may be read-only (go mod)
+        if not os.path.islink(name) and os.path.isdir(name):
+            os.chmod(name, 0o700)
+            shutil.rmtree(name, onerror=allow)
+        else:
+            function(name)
+
+    if os.path.lexists(path):
+        shutil.rmtree(path, onerror=allow)
 
 
 def make_private_directory(path: str) -> None:

@@ -1,0 +1,45 @@
+"""`cloister dev [PROJECT]`: the sandbox of a project, started if it does not run, and a terminal in it.
+
+In the terminal is a tmux session, so that what runs there goes on when the terminal is closed; without tmux, a shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from cloister.cli import options
+from cloister.cli.run import tell
+from cloister.errors import UsageError
+from cloister.session import attach, up
+
+# tmux's own server lives in the sandbox, as long as that.
+TMUX_SCRIPT = 'command -v tmux >/dev/null || exec "$SHELL" -l; exec tmux new-session -A -s cloister'
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `dev`."""
+    parser.add_argument(
+        "project", nargs="?", metavar="PROJECT", help="a directory (default: the project around you)"
+    )
+    options.add_name(parser)
+    options.add_overrides(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Start it or find it, then enter it; the exit code is that of the shell."""
+    if arguments.project is not None and arguments.workspace is not None:
+        raise UsageError("PROJECT and -C name the workspace twice", resolution="leave one of them out")
+    directory = arguments.project if arguments.workspace is None else options.directory(arguments)
+    started = up.up(
+        up.UpOptions(name=arguments.sandbox, directory=directory, overrides=options.overrides(arguments)),
+        os.environ,
+        tell,
+    )
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    argv = ("/bin/sh", "-c", TMUX_SCRIPT) if terminal else attach.shell(started.record)
+    code = attach.execute(started.record, attach.Command(argv=argv), os.environ)
+    if terminal:
+        tell(f"{started.record.name!r} runs on; end it with: cloister stop")
+    return code
