@@ -30,11 +30,12 @@ class Which:
         return cls(name=catalogue.check_name(arguments.sandbox), directory=directory(arguments) or ".")
 
     def project(self) -> Project:
-        """Its project."""
+        """Its project: the nearest one around the directory that keeps a sandbox of that name, else the nearest one."""
         from cloister.cli.place import workspace_around
         from cloister.config import directories
 
-        return directories.project(workspace_around(self.directory, may_be_gone=True), os.environ)
+        nearest = directories.project(workspace_around(self.directory, may_be_gone=True), os.environ)
+        return catalogue.around(nearest.workspace, self.name, os.environ) or nearest
 
 
 HERE = Which()

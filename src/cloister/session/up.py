@@ -62,6 +62,8 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
     home = host_facts.look(environ).home
     start = prepare.start_directory(options.directory)
     project = prepare.find_project(start, home, environ)
+    if options.directory is None:
+        project = catalogue.around(project.workspace, name, environ) or project
     files.make_private_directory(project.sandboxes)
     with files.locked(catalogue.lock_of(project, name)):
         kept = catalogue.load(project, name)
