@@ -17,6 +17,7 @@ from cloister.config.credentials import Found, credentials_of
 from cloister.config.files import read_own_configuration
 from cloister.config.git import forges_of, signing_of
 from cloister.config.load import Level, load
+from cloister.config.packages import packages_of
 from cloister.config.pins import pinned_hosts, upstream_cas
 from cloister.config.preset import load_presets
 from cloister.config.rules import policy_of
@@ -83,6 +84,7 @@ def compile_plan(
             "ssh_to_https": forges_of(loaded, found, presets, policy, signing),
         },
         "ssh": signing.document(),
+        "packages": packages_of(loaded).document(),
         "policy": policy_document(policy),
         "hosts": pinned_hosts(loaded),
         "upstream_ca": upstream_cas(loaded, home),

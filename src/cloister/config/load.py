@@ -25,6 +25,7 @@ from cloister.config.model import (
     Git,
     Network,
     NetworkRule,
+    Packages,
     Sandbox,
     Ssh,
     Table,
@@ -40,6 +41,7 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("credential",): CredentialTable,
     ("git",): Git,
     ("ssh",): Ssh,
+    ("packages",): Packages,
 }
 # Names of DESIGN that are not built yet: said as such, rather than as unknown.
 _LATER: dict[Path, str] = {

@@ -221,6 +221,34 @@ class Ssh(Table):
     confirm: bool | None = _key("true or false", None, "Ask for each signature.", shown="`true`")
 
 
+class Packages(Table):
+    """Whether installing may run what it installs. These are defaults for the package managers, not walls.
+
+    A project's value wins over yours. What a manager is told under which key stands below.
+    """
+
+    install_scripts: bool | None = _key(
+        "true or false",
+        None,
+        "Packages of npm, pnpm, Yarn and Bun may run their scripts when they are installed. For one of them: "
+        "`npm rebuild NAME --ignore-scripts=false`.",
+        shown="`false`",
+    )
+    sdists: bool | None = _key(
+        "true or false",
+        None,
+        "pip, uv and Poetry may build source distributions, which run their own code. For one of them: "
+        "`pip install --no-binary NAME NAME`.",
+        shown="`false`",
+    )
+    minimum_age_days: int | None = _key(
+        "integer",
+        None,
+        "Versions younger than this are not chosen, where the manager can be told so.",
+        shown="the managers' own",
+    )
+
+
 class Document(Table):
     """A whole configuration file."""
 
@@ -231,3 +259,4 @@ class Document(Table):
     )
     git: Git = Field(default_factory=Git)
     ssh: Ssh = Field(default_factory=Ssh)
+    packages: Packages = Field(default_factory=Packages)

@@ -82,6 +82,7 @@ def build(
     mounts: list[Mount] = [
         *_system(),
         *_etc(facts, sandbox_id, settings.texts("ssh_to_https")),
+        *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
         Tmpfs("/tmp", None, 0o1777),  # noqa: S108
         Directory("/var"),
         Tmpfs("/var/tmp", None, 0o1777),  # noqa: S108
@@ -128,6 +129,7 @@ def build(
             sandbox_id=sandbox_id,
             passed=settings.pass_environment,
             chosen=settings.environment,
+            packages=settings.package_environment,
             trust_store=trust_store,
             ssh_agent=settings.ssh_agent,
         ),
@@ -144,11 +146,13 @@ class Settings:
         self._values: Mapping[str, object] = found if isinstance(found, dict) else {}
         self.pass_environment = self.texts("pass_environment")
         self.read_only = self.texts("read_only")
-        chosen = self._values.get("environment")
-        self.environment = {str(k): str(v) for k, v in chosen.items()} if isinstance(chosen, dict) else {}
-        files = self._values.get("files")
+        self.environment = _table(self._values.get("environment"))
         # What the tools of a credential read: path below the home → text with its placeholder.
-        self.files = {str(k): str(v) for k, v in files.items()} if isinstance(files, dict) else {}
+        self.files = _table(self._values.get("files"))
+        packages = plan.get("packages")
+        managers = packages if isinstance(packages, dict) else {}
+        self.package_environment = _table(managers.get("environment"))
+        self.package_files = _table(managers.get("files"))
         signing = plan.get("ssh")
         self.ssh_agent = isinstance(signing, dict) and signing.get("agent") is True
         hosts = signing.get("hosts") if isinstance(signing, dict) else None
@@ -167,6 +171,10 @@ class Settings:
     def _integer(self, key: str) -> int | None:
         value = self._values.get(key)
         return value if isinstance(value, int) else None
+
+
+def _table(value: object) -> dict[str, str]:
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def _system() -> Iterator[Mount]:

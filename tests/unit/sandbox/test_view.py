@@ -81,3 +81,12 @@ def test_no_agent_unless_it_is_forwarded(home: Path, signing: object) -> None:
 
 def test_the_agents_socket_is_the_filtered_one(home: Path) -> None:
     assert dict(spec_of(home, {"ssh": {"agent": True}}).environment)["SSH_AUTH_SOCK"] == SSH_AGENT
+
+
+def test_what_package_managers_are_told(home: Path) -> None:
+    told = {"environment": {"UV_NO_BUILD": "1"}, "files": {"/etc/uv/uv.toml": "no-build = true\n"}}
+    spec = spec_of(home, {"packages": told})
+    assert dict(spec.environment)["UV_NO_BUILD"] == "1"
+    assert data_of(spec)["/etc/uv/uv.toml"].content == b"no-build = true\n"
+    out = spec_of(home, {"packages": {"files": {"/etc/uv/uv.toml": ""}}})
+    assert "/etc/uv/uv.toml" not in data_of(out)
