@@ -65,6 +65,13 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unmask", metavar="GLOB", action="append", default=[], help="show a masked file of the workspace"
     )
+    parser.add_argument(
+        "-p", "--publish", metavar="[HOST:]PORT", action="append", default=[],
+        help='reach a server of the sandbox on this machine\'s loopback (repeatable; HOST may be "auto")',
+    )  # fmt: skip
+    parser.add_argument(
+        "-P", "--publish-detected", action="store_true", help="publish the ports of the project's frameworks"
+    )
     parser.add_argument("--memory", metavar="SIZE", help="memory limit, for example 4g")
     parser.add_argument("--cpus", metavar="N", type=float, help="CPU limit, for example 2")
     parser.add_argument("--pids", metavar="N", type=int, help="limit of processes and threads")
@@ -80,6 +87,8 @@ def overrides(arguments: argparse.Namespace) -> Overrides | None:
         allow=tuple(arguments.allow),
         environment=variables(arguments.env),
         unmask=tuple(arguments.unmask),
+        ports=tuple(arguments.publish),
+        detect_ports=arguments.publish_detected,
         memory=arguments.memory,
         cpus=arguments.cpus,
         pids=arguments.pids,

@@ -64,6 +64,12 @@ class Sandbox(Table):
         [],
         "Directories and files of the host, absolute or `~/…`, that the sandbox may read.",
     )
+    ports: object = _key(  # judged in `ports.py`: a list of integers and texts, or one text
+        "list of ports",
+        (),
+        'Ports of servers in the sandbox that you reach on this machine\'s loopback: `3000`, `"8080:3000"` (at another '
+        'port here), `"auto:3000"` (at the next free one), `"detect"` (those of the frameworks that the project uses).',
+    )
 
 
 class NetworkRule(Table):

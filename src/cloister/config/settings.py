@@ -43,6 +43,8 @@ class Overrides:
     cpus: float | None = None
     pids: int | None = None
     unmask: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    detect_ports: bool = False
     no_project_file: bool = False
 
 
@@ -133,21 +135,21 @@ def merged(files: Sequence[Loaded], overrides: Overrides, home: str) -> Settings
             table.read_only, _at(file, "read_only"), lambda text, place: _existing(text, place, home)
         )
     if overrides.profile is not None:
-        profile = _profile(overrides.profile, _option("--profile"))
+        profile = _profile(overrides.profile, option("--profile"))
     if overrides.memory is not None:
-        memory = parse_memory(overrides.memory, _option("--memory"))
+        memory = parse_memory(overrides.memory, option("--memory"))
     if overrides.cpus is not None:
-        cpus = _cpus(overrides.cpus, _option("--cpus"))
+        cpus = _cpus(overrides.cpus, option("--cpus"))
     if overrides.pids is not None:
-        pids = _pids(overrides.pids, _option("--pids"))
+        pids = _pids(overrides.pids, option("--pids"))
     for name, given in overrides.environment:
-        _variable(name, _option("--env"))
+        _variable(name, option("--env"))
         if given is None:
             passed.append(name)
             environment.pop(name, None)
         else:
-            environment[name] = _value(given, _option("--env"))
-    unmask += _each(overrides.unmask, _option("--unmask"), _inner_path)
+            environment[name] = _value(given, option("--env"))
+    unmask += _each(overrides.unmask, option("--unmask"), _inner_path)
     return Settings(
         profile=profile,
         memory_bytes=memory,
@@ -206,7 +208,7 @@ def _at(file: Loaded, key: str) -> Place:
     return place_of(file, "sandbox", key)
 
 
-def _option(name: str) -> Place:
+def option(name: str) -> Place:
     return Place(source=None, path=(), option=name)
 
 

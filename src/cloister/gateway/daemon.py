@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloister.audit.log import AuditLog, Event
@@ -17,6 +18,7 @@ from cloister.gateway import authority as ca
 from cloister.gateway import connection, control, judge, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
 from cloister.gateway.authority import Authority
+from cloister.gateway.connector import Connector, Started
 from cloister.gateway.dns_server import DnsServer
 from cloister.gateway.http.pool import Pool
 from cloister.gateway.leaves import LeafCache
@@ -38,9 +40,11 @@ from cloister.types import Credential, Host
 
 if TYPE_CHECKING:
     from cloister.gateway.control_server import ControlServer
+    from cloister.gateway.published import Published
     from cloister.sshagent.server import AgentServer
 
 CLOSE_S = 0.8
+PUBLISHED_LIMIT = 512  # connections to published ports
 _RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
 
 
@@ -113,7 +117,7 @@ class Gateway:
         )
         self._acceptor = Acceptor(
             record=self.record,
-            limit=connections_limit or _connections_limit(),
+            limit=connections_limit or _connections_limit(publishing=_publishes(start.plan)),
             spliced=lambda: len(self.services.splices),
         )
         self.binder = Binder(
@@ -130,6 +134,8 @@ class Gateway:
         self._background: asyncio.Task[None] | None = None
         self._control_server: ControlServer | None = None
         self._agent: AgentServer | None = None
+        self._published: Published | None = None
+        self.connector = Connector(self._offload)
         self._network: int | None = None  # descriptor of the sandbox's network namespace
         self._orphaned = False  # the session died
 
@@ -176,6 +182,9 @@ class Gateway:
             case control.Namespace(user=user, network=network):
                 self._network = network
                 self.binder.bind_in_namespace = _binder_in(user, network)
+                self.connector.start = _connector_in(user, network)
+            case control.Connector(sock=sock):
+                self.connector.adopt(sock)
             case control.Plumbed():
                 control.send(self._start.control, "ready")
                 self._after_start()
@@ -212,8 +221,11 @@ class Gateway:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._acceptor.close()
+                if self._published is not None:
+                    await self._published.close()
         except TimeoutError:
             pass
+        self.connector.close()
         for sock in self._datagram_sockets:
             asyncio.get_running_loop().remove_reader(sock.fileno())
             sock.close()
@@ -228,7 +240,7 @@ class Gateway:
         self.record.close()
 
     def _listen(self, passed: control.Passed) -> None:
-        if passed.family == 6:
+        if passed.family == 6 and passed.kind != "publish":
             self._resolver.v6 = self.binder.v6 = True
         match passed.kind:
             case "tcp":
@@ -250,9 +262,23 @@ class Gateway:
                     environ=self._start.environ,
                     tell=lambda text: control.send(self._start.control, "tell", text),
                 )
+            case "publish":
+                self._publish(passed)
             case kind:
                 passed.sock.close()
                 self.record.internal_error(ValueError(), where=f"control socket: kind {kind!r}")
+
+    def _publish(self, passed: control.Passed) -> None:
+        if self._published is None:
+            from cloister.gateway import published  # only where a port is published
+
+            self._published = published.Published(
+                connector=self.connector,
+                record=self.record,
+                pipes=self.services.pipes,
+                limit=_published_limit(),
+            )
+        self._published.add(passed.sock, passed.port)
 
     def _listen_tcp(self, listener: socket.socket) -> None:
         self._acceptor.add(listener, self._serve_tcp)
@@ -300,6 +326,15 @@ def _binder_in(user: int, network: int) -> Bind:
     return bind
 
 
+def _connector_in(user: int, network: int) -> Callable[[], Started]:
+    def start() -> Started:
+        from cloister.network import forward  # starts a program: only where a port is published
+
+        return forward.start(user, network)
+
+    return start
+
+
 def _bound(plan: dict[str, object]) -> dict[Host, frozenset[int]]:
     entries = plan.get("bound", [])
     if not isinstance(entries, list):
@@ -314,14 +349,24 @@ def _pins(plan: dict[str, object]) -> dict[str, Pin]:
     return {name: Pin(address=pin["address"], port=pin.get("port")) for name, pin in hosts.items()}
 
 
-def _connections_limit() -> int:
+def _publishes(plan: dict[str, object]) -> bool:
+    sandbox = plan.get("sandbox")
+    return isinstance(sandbox, dict) and bool(sandbox.get("ports") or sandbox.get("detect_ports"))
+
+
+def _connections_limit(*, publishing: bool) -> int:
     """Raise the soft limit on descriptors to the hard one; a connection takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return CONNECTIONS_LIMIT
-    reserved = _RESERVED_DESCRIPTORS + _on_demand_limit()
+    reserved = _RESERVED_DESCRIPTORS + _on_demand_limit() + (2 * _published_limit() if publishing else 0)
     return max(16, min(CONNECTIONS_LIMIT, (hard - reserved) // 2))
+
+
+def _published_limit() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return PUBLISHED_LIMIT if hard == resource.RLIM_INFINITY else min(PUBLISHED_LIMIT, hard // 16)
 
 
 def _on_demand_limit() -> int:

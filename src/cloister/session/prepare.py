@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.config.compile import Overrides
     from cloister.config.directories import Project
+    from cloister.network.publish import Bound
     from cloister.session.gateway_process import Gateway
     from cloister.session.run import RunOptions
 
@@ -38,6 +39,7 @@ def run(
     clean_up(state, tell)
     plan = current_plan(project, environ, options.overrides)
     bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
+    published = _publish(plan, project, tell)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)
     sandbox_id = f"{project.id}-{os.urandom(3).hex()}"
@@ -67,6 +69,10 @@ def run(
             untrusted=[project.workspace, project.home],
             host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
         )
+        if published:
+            from cloister.session import ports
+
+            ports.give(published, gateway)
         from cloister.session import live  # deferred: loads while the gateway does
 
         return live.run(
@@ -99,6 +105,16 @@ def _finish(project: Project, kept: registry.Kept, gateway: Gateway, tell: Calla
     from cloister.session import cleanup
 
     cleanup.finish(project, kept.record, tell, before_forgetting=lambda: gateway_process.stop(gateway))
+
+
+def _publish(plan: plans.Plan, project: Project, tell: Callable[[str], None]) -> tuple[Bound, ...]:
+    """Take the ports of this machine that are published. HostError if one is in use."""
+    settings = plan["sandbox"]
+    if not isinstance(settings, dict) or not (settings.get("ports") or settings.get("detect_ports")):
+        return ()
+    from cloister.session import ports  # only where a port is published
+
+    return ports.take(settings, project.workspace, tell)
 
 
 def _with_facts(plan: plans.Plan, facts: host_facts.Facts) -> plans.Plan:

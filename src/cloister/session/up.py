@@ -226,11 +226,11 @@ def _stored(kept: catalogue.Kept | None) -> Overrides | None:
     from cloister.config.settings import Overrides  # the validator's module: off the path of plain starts
 
     words = dict(kept.overrides)
-    names = ("allow", "unmask")
+    names = ("allow", "unmask", "ports")
     return Overrides(
         **{  # type: ignore[arg-type]  # as _document wrote them
             **words,
-            **{name: tuple(words[name]) for name in names},  # type: ignore[arg-type]  # lists
+            **{name: tuple(words[name]) for name in names if name in words},  # type: ignore[arg-type]  # lists
             "environment": tuple((name, value) for name, value in words["environment"]),  # type: ignore[attr-defined]  # pairs
         }
     )
