@@ -34,32 +34,41 @@ def run(
     *,
     work_tree: str | None = None,
     index: str | None = None,
+    settings: Sequence[str] = (),
     optional_codes: Sequence[int] = (),
 ) -> bytes:
-    """Its output. RepositoryError, with what it said, if it ends with another code than 0 or `optional_codes`."""
+    """Its output. RepositoryError, with what it said, if it ends with another code than 0 or `optional_codes`.
+
+    `settings`: KEY=VALUE, for this command alone.
+    """
     environment = gitsettings.environment(scratch.home)
     environment["GIT_DIR"] = scratch.git_directory
     if work_tree is not None:
         environment["GIT_WORK_TREE"] = work_tree
     if index is not None:
         environment["GIT_INDEX_FILE"] = index
-    return _finished(work_tree or scratch.git_directory, arguments, environment, optional_codes)
+    options = [part for setting in settings for part in ("-c", setting)]
+    where = ["-C", work_tree or scratch.git_directory, *options]
+    return _finished(where, arguments, environment, optional_codes)
 
 
 def run_on_files(directory: str, arguments: Sequence[str], *, optional_codes: Sequence[int] = ()) -> bytes:
     """As `run`, for `diff --no-index` and `merge-file` on files of ours in `directory`: in no repository."""
     environment = gitsettings.environment(directory)
     environment["GIT_CEILING_DIRECTORIES"] = os.path.dirname(directory)
-    return _finished(directory, arguments, environment, optional_codes)
+    return _finished(["-C", directory], arguments, environment, optional_codes)
 
 
 def _finished(
-    directory: str, arguments: Sequence[str], environment: dict[str, str], optional_codes: Sequence[int]
+    options: Sequence[str],
+    arguments: Sequence[str],
+    environment: dict[str, str],
+    optional_codes: Sequence[int],
 ) -> bytes:
     git = program()
     if git is None:
         raise HostError("git is not installed on this host", resolution="apt-get install git")
-    argv = [git, "--no-pager", "-C", directory, *arguments]
+    argv = [git, "--no-pager", *options, *arguments]
     try:
         done = proc.capture(argv, environment=environment, timeout_s=TIMEOUT_S, limit_bytes=LIMIT_BYTES)
     except TimeoutError as error:
