@@ -103,6 +103,14 @@ def changed_paths(directory: str, branch: str, base: str, *, home: str) -> list[
     return [os.fsdecode(path) for path in output.split(b"\0") if path]
 
 
+def is_dirty(directory: str, *, home: str) -> bool:
+    """Whether the clone has work that it has not committed."""
+    found = repository.find(directory)
+    with scratch.borrowing(found, home=home) as theirs:
+        arguments = ["status", "--porcelain=v1", "-z", "--ignore-submodules=all"]
+        return bool(git.run(theirs, arguments, work_tree=found.work_tree))
+
+
 def bring_back(
     directory: str, into: Repository, branch: str, *, home: str, force: bool = False
 ) -> tuple[str, str]:
@@ -128,9 +136,8 @@ def bring_back(
             )
         with ownership.kept(into.common, "objects/pack", os.path.dirname(branch)):
             forced = "+" if force else ""  # else git itself refuses what does not go on from the user's
-            git.run(
-                ours, [*forgiven, *_FETCH, f"file://{theirs.git_directory}", f"{forced}{branch}:{branch}"]
-            )
+            arguments = [*_FETCH, f"file://{theirs.git_directory}", f"{forced}{branch}:{branch}"]
+            git.run(ours, arguments, settings=forgiven)
     return old or "", new
 
 

@@ -42,7 +42,7 @@ class Entry:
 def entries(root: str, *, enter: Callable[[str], bool] = lambda path: path != GIT) -> dict[str, Entry]:
     """Everything below `root`, by path. What `enter` refuses (the repository at the top) is left out whole."""
     found: dict[str, Entry] = {}
-    for directory, names, file_names, descriptor in os.fwalk(root, follow_symlinks=False):
+    for directory, names, file_names, descriptor in os.fwalk(root, onerror=_refuse, follow_symlinks=False):
         prefix = "" if directory == root else f"{os.path.relpath(directory, root)}/"
         for name in (*names, *file_names):
             path = prefix + name
@@ -53,6 +53,16 @@ def entries(root: str, *, enter: Callable[[str], bool] = lambda path: path != GI
             raise WorkspaceError(f"{root!r} has more than {ENTRIES_LIMIT} files")
         names[:] = sorted(name for name in names if enter(prefix + name))
     return found
+
+
+def _refuse(error: OSError) -> None:
+    """A directory that cannot be listed must not look empty: what is in it would count as deleted."""
+    if not isinstance(error, FileNotFoundError):
+        raise WorkspaceError(
+            f"{error.filename!r} cannot be listed: {error.strerror}",
+            details="A sandbox may take away the mode of a directory of its own.",
+            resolution=f"chmod u+rwx {error.filename!r}",
+        )
 
 
 def _entry(descriptor: int, name: str, path: str) -> Entry:
@@ -128,6 +138,61 @@ def same_content(one: str, other: str, path: str) -> bool:
                 return False
             if not left:
                 return True
+
+
+def look(directory: int, name: str, path: str) -> Entry | None:
+    """What a directory has of this name; None if nothing."""
+    try:
+        return _entry(directory, name, path)
+    except FileNotFoundError:
+        return None
+
+
+def remove(root: str, path: str) -> None:
+    """Remove a file or a link, and the directories above it that are empty then. Nothing if it is gone already."""
+    with suppress(FileNotFoundError, NotADirectoryError), parent_of(root, path) as (directory, name):
+        os.unlink(name, dir_fd=directory)
+    parent = os.path.dirname(path)
+    while parent:
+        try:
+            with parent_of(root, parent) as (directory, name):
+                os.rmdir(name, dir_fd=directory)
+        except OSError:
+            return
+        parent = os.path.dirname(parent)
+
+
+def replace(source: str, root: str, entry: Entry) -> None:
+    """Put a file or a link of `source` in place below `root`: whoever looks sees the old one or the new one.
+
+    A file that is replaced keeps its mode, but for whether it is executable.
+    """
+    with parent_of(root, entry.path, make=True) as (directory, name):
+        known = look(directory, name, entry.path)
+        if known is not None and known.kind == "directory":
+            os.rmdir(name, dir_fd=directory)
+        temporary = f".cloister-{os.urandom(8).hex()}"
+        try:
+            if entry.kind == "link":
+                os.symlink(entry.target, temporary, dir_fd=directory)
+                _give(directory, temporary)
+            else:
+                with opened(source, entry.path) as reading:
+                    write(directory, temporary, reading, executable=entry.executable)
+                if known is not None and known.kind == "file":
+                    _keep_mode(directory, name, temporary, executable=entry.executable)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+
+
+def _keep_mode(directory: int, name: str, temporary: str, *, executable: bool) -> None:
+    mode = stat.S_IMODE(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode) & 0o777
+    readers = (mode & 0o444) >> 2
+    mode = mode | readers if executable else mode & ~0o111
+    os.chmod(temporary, mode, dir_fd=directory)  # a name of our own, just made
 
 
 def copy(source: str, target: str, listed: Iterable[Entry]) -> list[str]:
