@@ -123,7 +123,7 @@ def _agreed(arguments: argparse.Namespace, question: str) -> bool:
     if not sys.stdin.isatty():
         raise CloisterError(
             "nobody can be asked here: standard input is not a terminal",
-            resolution=f"read the changes above; to apply them, run: cloister apply {arguments.name} --yes",
+            resolution=f"read the changes above; to apply them, run: cloister apply {arguments.sandbox} --yes",
         )
     sys.stdout.write(f"{question} [y/N] ")
     sys.stdout.flush()

@@ -7,7 +7,6 @@ that `git apply` takes them.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from cloister.cli import stored
@@ -41,6 +40,5 @@ def show(text: bytes) -> None:
         sys.stdout.write(visible(text.decode("utf-8", "backslashreplace")))
         return
     sys.stdout.flush()
-    view = memoryview(text)
-    while view:
-        view = view[os.write(sys.stdout.fileno(), view) :]
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()

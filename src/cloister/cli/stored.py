@@ -15,19 +15,21 @@ from cloister.workspaces.store import Stored
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The arguments that name it."""
-    parser.add_argument("name", metavar="NAME", nargs="?", default="main", help="the sandbox (default: main)")
+    parser.add_argument(
+        "sandbox", metavar="NAME", nargs="?", default="main", help="the sandbox (default: main)"
+    )
     parser.add_argument("-C", "--workspace", metavar="DIR", default=".", help="the project (default: here)")
 
 
 def named(arguments: argparse.Namespace) -> tuple[Project, Stored]:
     """The project and the workspace. WorkspaceError if the sandbox works in the project itself."""
     project = directories.project(workspace_around(arguments.workspace), os.environ)
-    found = store.load(project, arguments.name)
+    found = store.load(project, arguments.sandbox)
     if found is not None:
         return project, found
     others = ", ".join(one.name for one in store.listed(project))
     raise WorkspaceError(
-        f"no sandbox {arguments.name!r} of {project.workspace!r} has a workspace of its own",
+        f"no sandbox {arguments.sandbox!r} of {project.workspace!r} has a workspace of its own",
         details=f"these have: {others}"
         if others
         else 'A sandbox with `workspace = "bind"` writes in the project itself.',
