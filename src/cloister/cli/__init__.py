@@ -38,6 +38,8 @@ COMMANDS = {
     "secret": ("secret", "list, test and explain the credentials that the gateway holds"),
     "approve": ("approve", "answer a sandbox that asks whether it may use a credential"),
     "token": ("token", "print a short-lived token of a GitHub App, for scripts"),
+    "diff": ("diff", "show what a sandbox has changed in a workspace of its own"),
+    "apply": ("apply", "bring those changes back, after showing them"),
     "logs": ("logs", "show what the sandbox did on the network"),
     "completion": ("completion", "print completions for a shell"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),

@@ -71,13 +71,16 @@ def build(
     public_directory: str,
     home_directory: str,
     trust_store: bool = False,
+    workspace_source: str | None = None,
 ) -> SandboxSpec:
     """Build the spec of one sandbox, and make the mount points in its private home.
 
-    `trust_store`: the public directory holds truststore.p12.
+    `trust_store`: the public directory holds truststore.p12. `workspace_source`: the directory that is seen at the
+    workspace's path, if not the workspace itself (workspaces/materialise.py).
     """
     settings = Settings(plan)
     workspace = scan.workspace
+    source = workspace_source or workspace
     tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
     mounts: list[Mount] = [
         *_system(),
@@ -99,7 +102,7 @@ def build(
         *_known_hosts(facts, settings),
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
-        Bind(workspace, workspace, writable=True),
+        Bind(source, workspace, writable=True),
         *_taken_away(scan),
     ]
     below = f"{facts.home}/"
@@ -121,7 +124,7 @@ def build(
         gid=facts.gid,
         home=facts.home,
         workspace=workspace,
-        cwd=cwd if contains(workspace, cwd) else workspace,
+        cwd=cwd if _is_there(cwd, workspace, source) else workspace,
         command=command,
         environment=environment.variables(
             facts=facts,
@@ -136,6 +139,13 @@ def build(
         mounts=tuple(mounts),
         limits=settings.limits,
     )
+
+
+def _is_there(cwd: str, workspace: str, source: str) -> bool:
+    """Whether the sandbox has this directory in its workspace, which is `source` on the host."""
+    if not contains(workspace, cwd):
+        return False
+    return source == workspace or os.path.isdir(source + cwd[len(workspace) :])
 
 
 class Settings:
