@@ -30,6 +30,7 @@ COMMANDS = {
     "secret": ("secret", "list, test and explain the credentials that the gateway holds"),
     "approve": ("approve", "answer a sandbox that asks whether it may use a credential"),
     "token": ("token", "print a short-lived token of a GitHub App, for scripts"),
+    "audit": ("audit", "say what an installation's dependency code does, in a throw-away sandbox"),
     "logs": ("logs", "show what the sandbox did on the network"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),
 }

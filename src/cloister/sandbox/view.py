@@ -70,10 +70,12 @@ def build(
     cwd: str,
     public_directory: str,
     home_directory: str,
+    workspace_directory: str | None = None,
     trust_store: bool = False,
 ) -> SandboxSpec:
     """Build the spec of one sandbox, and make the mount points in its private home.
 
+    `workspace_directory` is what is shown as the workspace, if that is not itself.
     `trust_store`: the public directory holds truststore.p12.
     """
     settings = Settings(plan)
@@ -98,7 +100,7 @@ def build(
         *_known_hosts(facts, settings),
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
-        Bind(workspace, workspace, writable=True),
+        Bind(workspace_directory or workspace, workspace, writable=True),
         *_taken_away(scan),
     ]
     below = f"{facts.home}/"

@@ -41,6 +41,8 @@ class Start:
     gateway: Gateway
     kept: registry.Kept
     tell: Callable[[str], None]
+    shown_at: str | None = None  # the workspace is a copy, to be seen here (session/run.py, Stage)
+    observer: int | None = None
 
 
 def run(start: Start) -> int:
@@ -67,6 +69,7 @@ def run(start: Start) -> int:
         cwd=start.cwd,
         public_directory=start.public_directory,
         home_directory=project.home,
+        workspace_directory=project.workspace,
         trust_store=start.facts.has_java,
     )
     placeholders.acquire(project.shared, sandbox_id, found.placeholders)
@@ -93,6 +96,7 @@ def run(start: Start) -> int:
                     held=held,
                     gateway=gateway.control,
                     bound=_bound(start.plan),
+                    observer=start.observer,
                 ),
             )
         except HostError as error:
@@ -169,6 +173,8 @@ def _release(
 
 
 def _scan(start: Start) -> Protection:
+    if start.shown_at is not None:  # nothing in a copy is worth protecting: what is done to it is to be seen
+        return Protection(workspace=start.shown_at)
     settings = view.Settings(start.plan)
     found = scan.scan(
         start.project.workspace,

@@ -33,10 +33,13 @@ def run(
     start = _start_directory(options)
     place = workspace.find(start, facts.home)
     workspace.check(place, facts.home, environ)
+    stage = options.stage
     project = directories.project(place, environ)
     state = directories.state_directory(environ)
     clean_up(state, tell)
     plan = _plan(project, environ, options)
+    if stage is not None:
+        plan, project = stage.adapt(plan), stage.project
     bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)
@@ -77,6 +80,8 @@ def run(
                 gateway=gateway,
                 kept=kept,
                 tell=tell,
+                shown_at=place if stage is not None else None,
+                observer=stage.observer if stage is not None else None,
             )
         )
 

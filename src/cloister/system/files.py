@@ -67,6 +67,22 @@ def remove(path: str) -> None:
         return
 
 
+def remove_tree(path: str) -> None:
+    """Remove a directory of ours with all that a sandbox has left in it; nothing if it is gone.
+
+    Read-only directories too, such as Go's module cache is made of.
+    """
+    import shutil  # deferred: off the hot path
+
+    for directory, names, _ in os.walk(path):
+        for name in names:
+            child = os.path.join(directory, name)
+            if not os.path.islink(child):
+                with suppress(OSError):
+                    os.chmod(child, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def make_private_directory(path: str) -> None:
     """Create `path` and what is missing above it, each mode 0700 whatever the umask (os.makedirs: only the last)."""
     try:
