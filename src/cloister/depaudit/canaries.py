@@ -71,8 +71,8 @@ def _files(token: Callable[[str], str], randomness: Randomness) -> tuple[Canary,
     key, lines = _ssh_key(randomness)
     key_id, secret = token("aws-key-id"), token("aws-secret")
     npm, gh, netrc, git = token("npm"), token("github"), token("github-fine"), token("github")
-    pypi, docker, kube, cargo = token("pypi"), token("docker"), token("plain"), token("crates")
-    claude, gcloud, database = token("anthropic-oauth"), token("plain"), token("plain")
+    pypi, docker, kube, cargo = token("pypi"), token("docker"), token("jwt"), token("crates")
+    claude, gcloud, database = token("anthropic-oauth"), token("google"), token("hex")
 
     def private(name: str, path: str, content: str, *texts: str, readers: tuple[str, ...] = ()) -> Canary:
         return Canary(
@@ -101,7 +101,7 @@ def _files(token: Callable[[str], str], randomness: Randomness) -> tuple[Canary,
         ),
         private(
             "kube", "~/.kube/config",
-            f"apiVersion: v1\nkind: Config\nusers:\n- name: dev\n  user:\n    token: {kube}\n", kube,
+            f"apiVersion: v1\nkind: Config\nusers:\n- name: dev\n  user:\n    token: {kube}\n", kube.rpartition(".")[2],
             readers=("kubectl", "helm"),
         ),
         private(

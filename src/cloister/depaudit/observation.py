@@ -68,10 +68,13 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A host that was asked for, by name or address; `requests` are "POST /path", no query."""
+    """A host that was asked for, by name or address; `requests` are "POST /path", no query.
+
+    `how` is "allowed", "refused" or "unreachable" (allowed, but it could not be connected).
+    """
 
     host: str
-    allowed: bool
+    how: str
     times: int
     requests: tuple[str, ...] = ()
     reason: str = ""  # of the first refusal

@@ -24,6 +24,9 @@ from cloister.depaudit.stage import Stage
 from cloister.runtimes import bwrap_argv, exec_watch
 
 PROCESSES_LIMIT = 5000
+SCRIPTS_LIMIT = 500
+OPENINGS_LIMIT = 500
+WRITTEN_LIMIT = 10_000
 _RENEW_MS = 2
 _GRACE_S = 5.0
 _WRITES = openers.IN_CREATE | openers.IN_MOVED_TO | openers.IN_CLOSE_WRITE
@@ -58,6 +61,7 @@ class Observer:
         self._command = 0
         self._command_pidfd = -1
         self._starts = 0
+        self._openings: dict[Opened, int] = {}
         self._opens: dict[str, int] = {}  # by canary: openings that nobody has been found for yet
         self._poll = select.poll()
 
@@ -140,7 +144,7 @@ class Observer:
             return
         self.seen.begun = True
         parent = self._known.get(call.pid)
-        known = parent or self._ancestor(call.parent)
+        known = parent or (self._ancestor(call.parent) if self._known else None)
         inherited = known.script if known is not None else None
         process = Process(
             pid=call.pid,
@@ -150,20 +154,27 @@ class Observer:
             directory=self._shown(call.directory),
             script=self._script(call, tid, inherited),
         )
+        self._known.pop(call.pid, None)  # the youngest stands last
         self._known[call.pid] = process
+        if len(self._known) > 2 * PROCESSES_LIMIT:
+            self._known = {pid: one for pid, one in self._known.items() if os.path.exists(f"/proc/{pid}")}
         if len(self.seen.processes) < PROCESSES_LIMIT:
             self.seen.processes.append(process)
         else:
             self.seen.left_out += 1
 
     def _ancestor(self, pid: int | None) -> Process | None:
+        """The nearest process that we know, from `pid` upwards.
+
+        One that has outlived its parents hides where it comes from. Installers do not do so: it is the last script's.
+        """
         for _ in range(64):
             if pid is None or pid <= 1:
-                return None
+                break
             if pid in self._known:
                 return self._known[pid]
             pid = started.parent_of(pid)
-        return None
+        return next((one for one in reversed(self._known.values()) if one.script is not None), None)
 
     def _script(self, call: started.Call, tid: int, inherited: int | None) -> int | None:
         """The script that a program belongs to: the one that it begins, or that of its parent."""
@@ -176,10 +187,13 @@ class Observer:
             name, version = started.package_of(tid)
             found = replace(found, package=name, version=version)
         if inherited is not None:
+            found = replace(found, own=False)  # a script can say of itself what it likes
             around = self.seen.scripts[inherited]
             if (around.package, around.stage) == (found.package, found.stage):
                 return inherited
         if found not in self.seen.scripts:
+            if len(self.seen.scripts) >= SCRIPTS_LIMIT:
+                return inherited
             self.seen.scripts.append(found)
         return self.seen.scripts.index(found)
 
@@ -200,11 +214,10 @@ class Observer:
     def _opening(self, leases: openers.Leases) -> None:
         for name, found in leases.broken(self._command or os.getpid()):
             for opener in found:
-                known = self._ancestor(opener.tid) or self._ancestor(started.parent_of(opener.tid))
+                known = self._ancestor(opener.pid)
                 script = known.script if known is not None else None
-                program = known.arguments[:8] if known is not None else opener.program
-                self.seen.opened.append(
-                    Opened(name=name, writing=opener.writing, program=program, script=script)
+                self._count_opening(
+                    Opened(name=name, writing=opener.writing, program=opener.program, script=script)
                 )
                 self._opens[name] = self._opens.get(name, 0) - 1
 
@@ -213,7 +226,9 @@ class Observer:
             if not name.endswith("/"):
                 if mask & openers.IN_OPEN and self._listener >= 0:
                     self._unknown_opener(name)
-            elif not mask & openers.IN_ISDIR and self._listener >= 0 and self.seen.begun:
+            elif (
+                not mask & openers.IN_ISDIR and self._listener >= 0 and len(self.seen.written) < WRITTEN_LIMIT
+            ):
                 path = f"{name}{entry}"
                 how = "changed" if path in self.seen.before else "new"
                 self.seen.written.setdefault(path, Written(path=path, how=how, script=self._running_script()))
@@ -223,7 +238,11 @@ class Observer:
         self._opens[name] = self._opens.get(name, 0) + 1
         if self._opens[name] > 0:
             self._opens[name] = 0
-            self.seen.opened.append(Opened(name=name, writing=False, script=self._running_script()))
+            self._count_opening(Opened(name=name, writing=False, script=self._running_script()))
+
+    def _count_opening(self, opened: Opened) -> None:
+        if opened in self._openings or len(self._openings) < OPENINGS_LIMIT:
+            self._openings[opened] = self._openings.get(opened, 0) + 1
 
     def _running_script(self) -> int | None:
         """The script of the youngest process that still runs; several may."""
@@ -246,10 +265,7 @@ class Observer:
 
     def _settle(self) -> None:
         """Sum up equal openings."""
-        counted: dict[Opened, int] = {}
-        for opened in self.seen.opened:
-            counted[opened] = counted.get(opened, 0) + 1
-        self.seen.opened = [replace(opened, times=times) for opened, times in counted.items()]
+        self.seen.opened = [replace(opened, times=times) for opened, times in self._openings.items()]
 
 
 def written(seen: Seen, stage: Stage) -> tuple[Written, ...]:

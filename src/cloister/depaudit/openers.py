@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from cloister.system import linux
 
 IN_OPEN, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x20, 0x8, 0x80, 0x100, 0x200
 IN_ISDIR = 0x40000000
+_RENEW_S = 0.003
 _EVENT = struct.Struct("=iIII")
 # Where the path and the flags stand in the arguments of the calls that open; creat and truncate always write.
 _CALLS: dict[str, dict[int, tuple[int, int | None]]] = {
@@ -35,7 +37,7 @@ _CALLS: dict[str, dict[int, tuple[int, int | None]]] = {
 class Opener:
     """A thread that waits to open something."""
 
-    tid: int
+    pid: int
     writing: bool
     program: tuple[str, ...]
 
@@ -81,6 +83,13 @@ class Leases:
                 continue
             self._held[name] = self._lost.pop(name)
 
+    def _renew_soon(self, name: str) -> None:
+        """Most openers read a few bytes and close; the next one is to be caught as well."""
+        end = time.monotonic() + _RENEW_S
+        while name in self._lost and time.monotonic() < end:
+            os.sched_yield()
+            self.renew()
+
     def broken(self, inside: int) -> Iterator[tuple[str, tuple[Opener, ...]]]:
         """The files that are being opened now, and by whom; their leases are given up.
 
@@ -96,6 +105,7 @@ class Leases:
             finally:
                 fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
                 self._lost[name] = self._held.pop(name)
+            self._renew_soon(name)
             yield name, found
 
 
@@ -137,15 +147,15 @@ def _waiting(name: str, inside: int) -> list[Opener]:
     """Threads of the sandbox that are in a call to open a file of this name; those of any, if none of this one."""
     named: list[Opener] = []
     others: list[Opener] = []
-    for tid, line in _calls(inside):
-        opener, path = _opener(tid, line)
+    for pid, tid, line in _calls(inside):
+        opener, path = _opener(pid, tid, line)
         if opener is not None:
             (named if os.path.basename(path) == name else others).append(opener)
     return named or others
 
 
-def _calls(inside: int) -> Iterator[tuple[int, list[str]]]:
-    """Every thread of the sandbox that is in a system call: /proc/<tid>/syscall, proc(5)."""
+def _calls(inside: int) -> Iterator[tuple[int, int, list[str]]]:
+    """Every thread of the sandbox that is in a system call, its process first: /proc/<tid>/syscall, proc(5)."""
     try:
         namespace = os.readlink(f"/proc/{inside}/ns/pid")
     except OSError:
@@ -163,10 +173,10 @@ def _calls(inside: int) -> Iterator[tuple[int, list[str]]]:
             with suppress(OSError), open(f"/proc/{pid}/task/{tid}/syscall", encoding="ascii") as file:
                 words = file.read().split()
                 if len(words) > 3:
-                    yield int(tid), words
+                    yield int(pid), int(tid), words
 
 
-def _opener(tid: int, words: list[str]) -> tuple[Opener | None, str]:
+def _opener(pid: int, tid: int, words: list[str]) -> tuple[Opener | None, str]:
     places = _CALLS.get(os.uname().machine, {}).get(int(words[0])) if words[0].isdecimal() else None
     if places is None:
         return None, ""
@@ -183,6 +193,6 @@ def _opener(tid: int, words: list[str]) -> tuple[Opener | None, str]:
     except OSError:
         return None, ""
     opener = Opener(
-        tid=tid, writing=writing, program=tuple(word.decode(errors="replace") for word in program[:8])
+        pid=pid, writing=writing, program=tuple(word.decode(errors="replace") for word in program[:8])
     )
     return opener, os.fsdecode(text.split(b"\0")[0])

@@ -53,14 +53,14 @@ _LOGIN = re.compile(
         | \.config/(?:autostart|systemd|fish|environment\.d|nushell|plasma-workspace|tmux|nvim)/.*
         | \.local/share/(?:applications|systemd|dbus-1)/.*
         | \.(?:pythonrc|pythonstartup)(?:\.py)?
-        | Library/Launch(?:Agents|Daemons)/.*
-        | \.local/lib/python[0-9.]+/site-packages/(?:.*\.pth|usercustomize\.py|sitecustomize\.py)
+        | \.local/bin/(?:bash|sh|zsh|sudo|su|ls|cat|git|ssh|scp|curl|wget|docker|kubectl|gh|code|claude|codex)
     )$""",
     re.VERBOSE,
 )
 _HOOK = re.compile(
     r"""(?:~/\.(?:gitconfig|config/git/.*|vscode.*/.*|cursor/.*|claude/(?!\.credentials).*|claude\.json|codex/.*|gemini/.*)
-        | \./(?:.*/)?(?:\.git/.*|\.github/workflows/.*|\.gitlab-ci\.yml|\.gitattributes
+        | \./(?:.*/)?(?:\.git/(?:hooks/.*|config|config\.worktree|commondir|info/attributes)
+            |\.github/workflows/.*|\.gitlab-ci\.yml|\.gitattributes
             |CLAUDE\.md|AGENTS\.md|\.cursorrules)
     )$""",
     re.VERBOSE,
@@ -87,9 +87,11 @@ def place(path: str) -> Place:
         return Place.HOOK
     if _CREDENTIALS.fullmatch(path):
         return Place.CREDENTIALS
+    if ".git" in parts:
+        return Place.PACKAGES  # what git itself writes, such as its index
     if any(is_package_directory(part) for part in parts[:-1]):
         return Place.PACKAGES
-    if parts[0] == "~" and is_cache(inner):
+    if parts[0] == "~" and (is_cache(inner) or inner.startswith(".local/bin/")):
         return Place.PACKAGES
     if parts[0] == "." and parts[-1] in _MANIFESTS:
         return Place.MANIFEST
@@ -104,7 +106,7 @@ def is_package_directory(name: str) -> bool:
 def is_cache(below_home: str) -> bool:
     """Whether a path below the home belongs to a package manager."""
     return any(below_home == cache or below_home.startswith(f"{cache}/") for cache in _CACHES) or (
-        re.fullmatch(r"\.local/(?:bin|share/man|include|etc)/.*|\.config/(?:pip|uv|pnpm)/.*", below_home)
+        re.fullmatch(r"\.local/(?:share/man|include|etc)/.*|\.config/(?:pip|uv|pnpm)/.*", below_home)
         is not None
     )
 

@@ -65,7 +65,7 @@ def page(seen: Observation, verdict: Verdict) -> Iterator[Part]:
         styles=[_STYLES[reason.level] if reason.level else "" for reason in verdict.reasons],
     )
     yield from _section("Install scripts", _scripts(seen))
-    yield from _section("Canaries opened", _opened(seen))
+    yield from _section("Canaries and bait opened", _opened(seen))
     yield from _section("Canaries on their way out", ((one.canary, one.target, one.how) for one in seen.sent))
     yield from _section(
         "Files written outside of packages",
@@ -77,10 +77,7 @@ def page(seen: Observation, verdict: Verdict) -> Iterator[Part]:
     )
     yield from _section(
         "Hosts asked for",
-        (
-            ("allowed" if one.allowed else "refused", one.host, f"{one.times} ×", ", ".join(one.requests[:3]))
-            for one in seen.asked
-        ),
+        ((one.how, one.host, f"{one.times} ×", ", ".join(one.requests[:3])) for one in seen.asked),
     )
     yield from _section(
         "Dependencies that no registry gives",
@@ -121,6 +118,8 @@ def _scripts(seen: Observation) -> Iterator[tuple[str, ...]]:
 
 def _opened(seen: Observation) -> Iterator[tuple[str, ...]]:
     for one in seen.opened:
+        if one.name.startswith(("~", ".")) and not one.writing:
+            continue  # bait, which anybody may read
         who = seen.scripts[one.script].title if one.script is not None else "the command"
         program = scripts.program(one.program) or "a program that could not be caught"
         what = "to write" if one.writing else "to read"

@@ -33,6 +33,7 @@ _HOOKS = frozenset(
         "build_wheel", "build_editable", "build_sdist",
     }
 )  # fmt: skip
+_SETUP_ORDERS = frozenset({"egg_info", "install", "bdist_wheel", "develop", "build", "build_ext", "sdist"})
 _HOOK_IN_CODE = re.compile(
     r"\b(?:build|prepare_metadata_for_build|get_requires_for_build)_(?:wheel|editable|sdist)\b"
 )
@@ -41,6 +42,7 @@ _PIP_DIRECTORY = re.compile(r"/pip-(?:install|wheel|modern-metadata)-[^/]+/([^/]
 _INTERPRETERS = re.compile(
     r"(?:node|nodejs|bun|deno|python[0-9.]*|pypy[0-9.]*|ruby|perl|sh|bash|dash|zsh|env)"
 )
+_WITH_VALUE = ("-W", "-X", "-r", "--require", "--loader", "--import")
 _SUFFIXES = (".js", ".cjs", ".mjs", ".py", ".rb", ".pl", ".sh", "-cli")
 
 
@@ -68,6 +70,8 @@ def program(arguments: Sequence[str]) -> str:
             return rest[0].partition(".")[0]
         if option in ("-c", "-e", "--eval", "-p"):
             return words[0]
+        if option in _WITH_VALUE and rest:
+            rest.pop(0)
     if not rest:
         return words[0]
     name = posixpath.basename(rest[0])
@@ -83,13 +87,12 @@ def _of_npm(environment: Mapping[str, str], directory: str, workspace: str) -> S
     stage = environment.get("npm_lifecycle_event", "")
     if stage not in LIFECYCLE:
         return None
-    below = f"{directory}/".removeprefix(f"{workspace}/")
     return Script(
         package=environment.get("npm_package_name", "") or posixpath.basename(directory),
         version=environment.get("npm_package_version", ""),
         stage=stage,
         command=environment.get("npm_lifecycle_script", ""),
-        own=below == "" or (f"{directory}/".startswith(f"{workspace}/") and "node_modules/" not in below),
+        own=directory == workspace,
     )
 
 
@@ -97,20 +100,38 @@ def _of_python(arguments: Sequence[str], directory: str, workspace: str) -> Scri
     stage = next((word for word in arguments if word in _HOOKS), "")
     if not stage and any(posixpath.basename(word) == "setup.py" for word in arguments[1:]):
         stage = "setup.py"
-    if not stage and len(arguments) > 2 and arguments[1] == "-c":
-        code = arguments[2]
+    if not stage and (code := _code(arguments)):
         hook = _HOOK_IN_CODE.search(code)  # uv, and pip for a setup.py of old
         stage = hook.group() if hook else "setup.py" if "setup.py" in code and "exec(" in code else ""
     if not stage or not _INTERPRETERS.fullmatch(posixpath.basename(arguments[0])):
         return None
+    order = next((word for word in arguments if word in _SETUP_ORDERS), "") if stage == "setup.py" else ""
     named = _PIP_DIRECTORY.search(directory)
     return Script(
         package=named[1] if named else "",
         version="",
-        stage=stage,
-        command=" ".join(word if len(word) < 120 else word[:119] + "…" for word in arguments[:4]),
-        own=f"{directory}/".startswith(f"{workspace}/") and "/node_modules/" not in directory,
+        stage=f"{stage} {order}".strip(),
+        command=_brief(arguments),
+        own=directory == workspace,
     )
+
+
+def _brief(arguments: Sequence[str]) -> str:
+    """The beginning of a command line, on one line: code and long paths are cut."""
+    words = [posixpath.basename(arguments[0]), *arguments[1:6]]
+    return " ".join("…" if "\n" in word else word if len(word) <= 80 else f"…{word[-79:]}" for word in words)
+
+
+def _code(arguments: Sequence[str]) -> str:
+    """What Python is given after -c, if it is."""
+    rest = list(arguments[1:])
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option.startswith("-") and option.endswith("c") and not option.startswith("--"):
+            return rest[0] if rest else ""
+        if option in _WITH_VALUE and rest:
+            rest.pop(0)
+    return ""
 
 
 def _of_cargo(path: str, environment: Mapping[str, str]) -> Script | None:

@@ -60,6 +60,8 @@ def _walk(root: str, shown: str) -> Iterator[tuple[str, File]]:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError:
             continue
+        if shown == "." and _is_virtual_environment(below, {entry.name for entry in listed}):
+            continue
         for entry in listed:
             path = below + entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -81,6 +83,12 @@ def _walk(root: str, shown: str) -> Iterator[tuple[str, File]]:
                     changed_ns=status.st_ctime_ns,
                 ),
             )
+
+
+def _is_virtual_environment(below: str, names: set[str]) -> bool:
+    """Python's, under whatever name. Not below a dot: there one could be put to hide other things."""
+    dotted = any(part.startswith(".") for part in below.split("/"))
+    return bool(below) and not dotted and names.issuperset({"pyvenv.cfg", "bin", "lib"})
 
 
 def _is_program(file: File) -> bool:

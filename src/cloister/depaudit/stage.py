@@ -28,6 +28,7 @@ BAIT = {
     "./.git/hooks/pre-commit.sample": "",  # of project_copy.py
 }
 # pip refuses to touch a system's packages unless it is told to; here nothing of the system can be touched.
+_METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 _VARIABLES = {"PIP_BREAK_SYSTEM_PACKAGES": "1"}
 
 
@@ -97,11 +98,19 @@ def adapted(
             "protect": [],
             "ssh_to_https": [],
         },
-        "policy": {**policy, "credentials": [], "passthrough": []},
+        "policy": {**policy, "credentials": [], "passthrough": [], "grants": _read(policy["grants"])},
         "ssh": {"agent": False, "keys": [], "hosts": [], "confirm": False},
         "packages": {"install_scripts": True},
         "watch": {"canaries": {name: list(found) for name, found in texts(canaries).items()}},
     }
+
+
+def _read(grants: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The same grants, with every method spelled out where none is: such requests are read, not spliced."""
+    return [
+        {**grant, "methods": grant["methods"] or list(_METHODS)} if grant["transport"] == "web" else grant
+        for grant in grants
+    ]
 
 
 def _plant(stage: Stage) -> None:

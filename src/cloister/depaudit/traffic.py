@@ -19,17 +19,17 @@ _TOLD = frozenset({"dns", "connect", "request", "refuse"})
 
 def asked(events: Iterable[Event]) -> tuple[Asked, ...]:
     """Every host that was asked for, refused ones first."""
-    found: dict[tuple[str, bool], _Host] = {}
+    found: dict[tuple[str, str], _Host] = {}
     for event in events:
         if event.kind not in _TOLD or not event.host:
             continue
-        key = (event.host.lower().removesuffix("."), event.kind != "refuse")
+        key = (event.host.lower().removesuffix("."), _how(event))
         if key not in found and len(found) >= HOSTS_LIMIT:
             continue
         found.setdefault(key, _Host()).add(event)
     return tuple(
-        Asked(host=host, allowed=allowed, times=one.times, requests=tuple(one.requests), reason=one.reason)
-        for (host, allowed), one in sorted(found.items(), key=lambda item: (item[0][1], item[0][0]))
+        Asked(host=host, how=how, times=one.times, requests=tuple(one.requests), reason=one.reason)
+        for (host, how), one in sorted(found.items(), key=lambda item: (item[0][1] != "refused", item[0]))
     )
 
 
@@ -60,6 +60,14 @@ class _Host:
             self.reason = self.reason or event.reason or ""
         if event.method and event.method != "CONNECT" and len(self.requests) < REQUESTS_LIMIT:
             self.requests[f"{event.method} {event.path or ''}".strip()] = None
+
+
+def _how(event: Event) -> str:
+    if event.kind != "refuse":
+        return "allowed"
+    # Granted, but not to be had (gateway/upstream.py): the network's fault, not the code's.
+    failed = (event.status or 0) >= 500 or "resolves to a private address" in (event.reason or "")
+    return "unreachable" if event.rule and failed else "refused"
 
 
 def _parent(name: str) -> str:

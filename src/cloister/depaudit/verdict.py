@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from cloister.depaudit import scripts
 from cloister.depaudit.canaries import Canary
-from cloister.depaudit.observation import Observation, Opened, Sent, Written
+from cloister.depaudit.observation import Observation, Opened, Written
 from cloister.depaudit.places import Place, odd_program, place
 
 _GRAVE_PLACES = {
@@ -72,16 +72,17 @@ def judge(seen: Observation, canaries: Mapping[str, Canary]) -> Verdict:
 
 
 def _sent(seen: Observation, canaries: Mapping[str, Canary]) -> Iterator[Reason]:
+    """One reason for each place and way, with all that was on its way there."""
+    together: dict[tuple[Level, str], list[str]] = {}
     for sent in seen.sent:
-        yield _of_sent(sent, canaries.get(sent.canary))
-
-
-def _of_sent(sent: Sent, canary: Canary | None) -> Reason:
-    shown = _shown(sent.canary, canary)
-    if canary is not None and sent.target in canary.homes:
-        text = f"{shown} was on its way to {sent.target}, where the real one is used"
-        return Reason(level=Level.SUSPICIOUS, text=text)
-    return Reason(level=Level.MALICIOUS, text=f"{shown} was on its way to {sent.target}, {sent.how}")
+        canary = canaries.get(sent.canary)
+        if canary is not None and sent.target in canary.homes:
+            key = Level.SUSPICIOUS, f"{sent.target}, where the real one is used"
+        else:
+            key = Level.MALICIOUS, f"{sent.target}, {sent.how}"
+        together.setdefault(key, []).append(canary.path or canary.name if canary is not None else sent.canary)
+    for (level, where), names in together.items():
+        yield Reason(level=level, text=f"{', '.join(names)} on the way to {where}")
 
 
 def _opened(seen: Observation, canaries: Mapping[str, Canary]) -> Iterator[Reason]:
@@ -98,23 +99,28 @@ def _of_opened(seen: Observation, opened: Opened, canary: Canary) -> Reason | No
     who = _who(seen, opened.script)
     program = scripts.program(opened.program)
     by = f" with {program}" if program else ""
+    level = Level.MALICIOUS if canary.private else Level.SUSPICIOUS
     if opened.script is not None:
-        level = Level.MALICIOUS if canary.private else Level.SUSPICIOUS
         return Reason(level=level, text=f"opened {canary.path}{by}", who=who)
-    if program in canary.readers or (not program and canary.readers):
+    if program in canary.readers or (not program and not canary.private):
         return None
-    return Reason(level=Level.SUSPICIOUS, text=f"{program or 'a program'} opened {canary.path}")
+    return Reason(level=level, text=f"{program or 'a program that could not be caught'} opened {canary.path}")
 
 
 def _written(seen: Observation) -> Iterator[Reason]:
-    baited = {opened.name: opened for opened in seen.opened if opened.writing}
+    baited: dict[str, Opened] = {}  # by whom it was opened to be written: the first script, if there is one
+    for opened in sorted(seen.opened, key=lambda one: one.script is None):
+        if opened.writing:
+            baited.setdefault(opened.name, opened)
     for written in seen.written:
         where = place(written.path)
-        opened = baited.get(written.path)
-        who = _who(seen, written.script if opened is None else opened.script)
+        script = baited[written.path].script if written.path in baited else written.script
+        who = _who(seen, script)
         text = f"{_VERBS[written.how]} {written.path}"
         if where in _GRAVE_PLACES:
-            yield Reason(level=Level.MALICIOUS, text=f"{text}, {_GRAVE_PLACES[where]}", who=who)
+            own = script is not None and seen.scripts[script].own and where is Place.HOOK
+            level = Level.SUSPICIOUS if own else Level.MALICIOUS  # as husky does, if the project asks for it
+            yield Reason(level=level, text=f"{text}, {_GRAVE_PLACES[where]}", who=who)
         elif where is Place.OTHER and seen.scripts and not _is_ours(written):
             yield Reason(level=Level.SUSPICIOUS, text=f"{text}, outside of the packages", who=who)
 
@@ -130,19 +136,17 @@ def _is_ours(written: Written) -> bool:
 def _started(seen: Observation) -> Iterator[Reason]:
     for process in seen.processes:
         odd = odd_program(process.path)
-        if odd:
+        if odd and (process.script is not None or not process.path.startswith("/tmp/")):  # noqa: S108
             yield Reason(
                 level=Level.SUSPICIOUS, text=f"started {process.path}: {odd}", who=_who(seen, process.script)
             )
 
 
 def _asked(seen: Observation) -> Iterator[Reason]:
-    stolen = {sent.target for sent in seen.sent}
+    stolen = tuple(sent.target.removeprefix("*") for sent in seen.sent)
     for asked in seen.asked:
-        if asked.allowed:
-            continue
         what = f" ({asked.requests[0]})" if asked.requests else ""
-        if asked.host not in stolen:
+        if asked.how == "refused" and not asked.host.endswith(stolen):
             yield Reason(
                 level=Level.SUSPICIOUS, text=f"asked for {asked.host}{what}, which is refused: {asked.reason}"
             )
@@ -163,7 +167,3 @@ def _dependencies(seen: Observation) -> Iterator[Reason]:
 
 def _who(seen: Observation, script: int | None) -> str:
     return "" if script is None else seen.scripts[script].title
-
-
-def _shown(name: str, canary: Canary | None) -> str:
-    return f"{canary.path} ({name})" if canary is not None and canary.path else name
