@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
-from cloister.gateway import connection, control, judge, proxy, truststore
+from cloister.gateway import connection, control, judge, lure, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
 from cloister.gateway.authority import Authority
 from cloister.gateway.connector import Connector, Started
@@ -90,6 +90,7 @@ class Gateway:
         self.names = NameTable(bound)
         dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
         further_roots = upstream_ca(start.plan)
+        lured = lure.of_plan(start.plan)
         self.services = Services(
             policy=policy,
             dialler=dialler,
@@ -107,7 +108,11 @@ class Gateway:
                 upstream_ca=tuple(further_roots),
                 untrusted=start.untrusted,
             ),
-            watched={one.name: one.placeholder.encode() for one in policy.credentials},
+            watched={
+                **{one.name: one.placeholder.encode() for one in policy.credentials},
+                **(lured.needles if lured else {}),
+            },
+            lure=lured,
             tell=lambda text: control.send(start.control, "alarm", text),
             record=self.record,
             leaves=LeafCache(authority),
@@ -127,7 +132,9 @@ class Gateway:
             listen=self._listen_tcp,
             sockets_limit=_on_demand_limit(),
         )
-        self._resolver = Resolver(policy=policy, names=self.names, record=self.record, v6=False)
+        self._resolver = Resolver(
+            policy=policy, names=self.names, record=self.record, v6=False, answers_all=lured is not None
+        )
         self.binder.v6 = False
         self._dns = DnsServer(self._resolver, self.binder)
         self._datagram_sockets: list[socket.socket] = []

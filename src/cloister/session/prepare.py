@@ -38,6 +38,12 @@ def run(
     state = directories.state_directory(environ)
     clean_up(state, tell)
     plan = current_plan(project, environ, options.overrides)
+    stage = options.stage
+    if stage is not None:
+        plan, project = stage.adapt(plan), stage.project
+        source = project.workspace
+    else:
+        source = _source(plan, project, options.name, facts.home, tell)
     bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
     published = _publish(plan, project, tell)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
@@ -66,7 +72,7 @@ def run(
             plan=_with_facts(plan, facts),
             audit_path=project.audit,
             public_directory=public,
-            untrusted=[project.workspace, project.home],
+            untrusted=[source, project.home],
             host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
         )
         if published:
@@ -78,6 +84,7 @@ def run(
         return live.run(
             live.Start(
                 project=project,
+                workspace=place,
                 plan=plan,
                 facts=facts,
                 bubblewrap=bubblewrap,
@@ -89,8 +96,25 @@ def run(
                 kept=kept,
                 tell=tell,
                 on_started=options.on_started,
+                source=source,
+                observer=stage.observer if stage is not None else None,
             )
         )
+
+
+def _source(plan: plans.Plan, project: Project, name: str, home: str, tell: Callable[[str], None]) -> str:
+    """The directory of the host that the sandbox sees as its workspace: the project's own, or a private one."""
+    sandbox = plan.get("sandbox")
+    kind = sandbox.get("workspace", "bind") if isinstance(sandbox, dict) else "bind"
+    if kind == "bind":
+        return project.workspace
+    from cloister.sandbox import catalogue  # here and below: off the hot path
+    from cloister.workspaces import materialise
+
+    unmask = sandbox.get("unmask", ()) if isinstance(sandbox, dict) else ()
+    return materialise.materialise(
+        project, str(kind), name or catalogue.DEFAULT_NAME, home=home, unmask=unmask, tell=tell
+    )
 
 
 def clean_up(state_directory: str, tell: Callable[[str], None]) -> None:
