@@ -54,6 +54,13 @@ def add_name(parser: argparse.ArgumentParser) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """What a start changes of the configuration."""
+    parser.add_argument("--runtime", metavar="NAME", help="embedded, docker or podman")
+    parser.add_argument("--image", metavar="IMAGE", help="the image of a container")
+    parser.add_argument(
+        "--workspace-kind",
+        metavar="KIND",
+        help="bind (itself), volume (a private copy) or clone (comes back as a branch)",
+    )
     parser.add_argument("--profile", metavar="NAME", help="offline, registries, agent or full")
     parser.add_argument(
         "--allow", metavar="HOST", action="append", default=[], help="allow one more host (repeatable)"
@@ -83,6 +90,9 @@ def overrides(arguments: argparse.Namespace) -> Overrides | None:
     from cloister.config.compile import Overrides
 
     found = Overrides(
+        runtime=arguments.runtime,
+        image=arguments.image,
+        workspace=arguments.workspace_kind,
         profile=arguments.profile,
         allow=tuple(arguments.allow),
         environment=variables(arguments.env),

@@ -33,10 +33,26 @@ class Sandbox(Table):
     """What the sandbox is made of."""
 
     runtime: str | None = _key(
-        "text", None, 'What runs the sandbox. Only `"embedded"` (bubblewrap) so far.', shown='`"embedded"`'
+        "text",
+        None,
+        'What makes the sandbox: `"embedded"` (bubblewrap), `"docker"` or `"podman"`.',
+        shown='`"embedded"`',
     )
     workspace: str | None = _key(
-        "text", None, 'How the workspace gets in. Only `"bind"` (at its own path) so far.', shown='`"bind"`'
+        "text",
+        None,
+        'How the workspace gets in: `"bind"` (itself), `"volume"` (a private copy) or `"clone"` (a private clone, '
+        "which comes back as a branch).",
+        shown='`"bind"`',
+    )
+    image: str | None = _key(
+        "text", None, "The image of a container, of whatever origin.", shown="that of the project's language"
+    )
+    gateway: str | None = _key(
+        "text",
+        None,
+        'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine).',
+        shown='`"host"`',
     )
     profile: str | None = _key(
         "text",

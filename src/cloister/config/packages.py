@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.config.load import Loaded
-from cloister.config.settings import place_of
+from cloister.config.place import place_of
 
 _DATA = os.path.join(os.path.dirname(__file__), "package_managers.toml")
 INSTALL_SCRIPTS, SDISTS, MINIMUM_AGE = "install_scripts", "sdists", "minimum_age_days"

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cloister.config.load import Loaded
-from cloister.config.settings import Overrides, Place, option, place_of
+from cloister.config.place import Place, option, place_of
+from cloister.config.settings import Overrides
 from cloister.policy.published import EXPECTED, PortError, PublishedPort, collision, parse_published
 
 DETECT = "detect"
