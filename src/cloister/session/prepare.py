@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from cloister.config import directories
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, HostError
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
 from cloister.sandbox import registry, workspace
@@ -38,6 +38,7 @@ def run(
     state = directories.state_directory(environ)
     clean_up(state, tell)
     plan = current_plan(project, environ, options.overrides)
+    _check_runtime(plan)
     stage = options.stage
     if stage is not None:
         plan, project = stage.adapt(plan), stage.project
@@ -99,6 +100,17 @@ def run(
                 source=source,
                 observer=stage.observer if stage is not None else None,
             )
+        )
+
+
+def _check_runtime(plan: plans.Plan) -> None:
+    """Nothing starts in another runtime than the one that was asked for."""
+    sandbox = plan.get("sandbox")
+    runtime = sandbox.get("runtime") if isinstance(sandbox, dict) else None
+    if runtime != "embedded":
+        raise HostError(
+            f"the runtime {runtime!r} comes with a later release",
+            resolution='set [sandbox] runtime = "embedded"',
         )
 
 
