@@ -65,11 +65,8 @@ def _check_brought_back(project: Project, name: str) -> None:
     if stored is None:
         return
     if stored.kind == "clone":
-        home = directories.home(os.environ)
         branch = f"refs/heads/{names.branch(name)}"
-        work = clone.is_dirty(stored.files, home=home) or bool(
-            clone.commits(stored.files, branch, stored.commit, home=home)
-        )
+        work = clone.holds_work(stored.files, project.workspace, branch, home=directories.home(os.environ))
     else:
         with changes.taken(stored) as snapshot:
             work = bool(snapshot.changes)

@@ -111,6 +111,21 @@ def is_dirty(directory: str, *, home: str) -> bool:
         return bool(git.run(theirs, arguments, work_tree=found.work_tree))
 
 
+def holds_work(directory: str, workspace: str, branch: str, *, home: str) -> bool:
+    """Whether the clone has something that the user's repository has not: not committed, or not brought back."""
+    if is_dirty(directory, home=home):
+        return True
+    with (
+        scratch.borrowing(repository.find(directory), home=home) as theirs,
+        scratch.borrowing(repository.find(workspace), home=home) as ours,
+    ):
+        made = _commit(theirs, branch)
+        if made is None:
+            return False
+        known = git.run(ours, ["cat-file", "-t", made], optional_codes=(128,)) == b"commit\n"
+        return not known
+
+
 def bring_back(
     directory: str, into: Repository, branch: str, *, home: str, force: bool = False
 ) -> tuple[str, str]:
