@@ -38,6 +38,7 @@ COMMANDS = {
     "secret": ("secret", "list, test and explain the credentials that the gateway holds"),
     "approve": ("approve", "answer a sandbox that asks whether it may use a credential"),
     "token": ("token", "print a short-lived token of a GitHub App, for scripts"),
+    "worktree": ("worktree", "list and remove the work trees that agents work in"),
     "diff": ("diff", "show what a sandbox has changed in a workspace of its own"),
     "apply": ("apply", "bring those changes back, after showing them"),
     "audit": ("audit", "say what an installation's dependency code does, in a throw-away sandbox"),

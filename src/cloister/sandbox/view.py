@@ -84,7 +84,7 @@ def build(
     tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
     mounts: list[Mount] = [
         *_system(),
-        *_etc(facts, sandbox_id, settings.texts("ssh_to_https")),
+        *_etc(facts, sandbox_id, settings.texts("ssh_to_https"), shared=bool(scan.beside)),
         *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
         Tmpfs("/tmp", None, 0o1777),  # noqa: S108
         Directory("/var"),
@@ -103,6 +103,7 @@ def build(
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
         Bind(source, workspace, writable=True),
+        *(Bind(path, path, writable=True) for path in scan.beside),
         *_taken_away(scan),
     ]
     below = f"{facts.home}/"
@@ -113,7 +114,9 @@ def build(
             for mount in mounts
             if isinstance(mount, Bind | Data)
             and mount.target.startswith(below)
-            and (mount.target == workspace or not contains(workspace, mount.target))
+            and all(
+                mount.target == root or not contains(root, mount.target) for root in (workspace, *scan.beside)
+            )
         ),
     )
     return SandboxSpec(
@@ -199,7 +202,7 @@ def _system() -> Iterator[Mount]:
     yield Tmpfs("/dev/shm", None, 0o1777)  # noqa: S108
 
 
-def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount]:
+def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str], *, shared: bool) -> Iterator[Mount]:
     yield Directory("/etc")  # parents that bubblewrap makes by itself have mode 0700
     for name in ETC_DIRECTORIES:
         if os.path.isdir(f"/etc/{name}"):
@@ -230,7 +233,8 @@ def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount
     identity = gitconfig.identity(
         _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
     )
-    yield Data("/etc/gitconfig", (identity + gitconfig.NO_HELPER + gitconfig.over_https(forges)).encode())
+    git = identity + gitconfig.NO_HELPER + gitconfig.over_https(forges) + (gitconfig.SHARED if shared else "")
+    yield Data("/etc/gitconfig", git.encode())
     yield CaBundle(environment.CA_BUNDLE)
     for link in BUNDLE_LINKS:
         yield Symlink(link, environment.CA_BUNDLE)

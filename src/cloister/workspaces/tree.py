@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -160,6 +161,17 @@ def remove(root: str, path: str) -> None:
         except OSError:
             return
         parent = os.path.dirname(parent)
+
+
+def remove_whole(directory: str) -> None:
+    """Remove a directory, in which a sandbox may have taken modes away. Idempotent; OSError for what resists."""
+    if not os.path.isdir(directory):
+        return
+    for _, names, _, descriptor in os.fwalk(directory, follow_symlinks=False):
+        for name in names:
+            with suppress(OSError):
+                os.chmod(name, 0o700, dir_fd=descriptor, follow_symlinks=False)
+    shutil.rmtree(directory)
 
 
 def replace(source: str, root: str, entry: Entry) -> None:
