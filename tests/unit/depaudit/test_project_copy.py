@@ -20,9 +20,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def copied(project: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The copy's files (links as "-> target"), without its .git, and what was left out."""
+    """The copy's files (links as "-> target"), without its .git, and the notes."""
     target = project.parent / "copy"
-    left_out = project_copy.copy(str(project), str(target))
+    notes = project_copy.copy(str(project), str(target), home=str(project.parent / "home"))
     found = {}
     for directory, names, files in os.walk(target):
         names[:] = [name for name in names if name != ".git"]
@@ -31,7 +31,7 @@ def copied(project: Path) -> tuple[dict[str, str], tuple[str, ...]]:
             found[str(path.relative_to(target))] = (
                 f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
             )
-    return found, left_out
+    return found, notes
 
 
 def write(project: Path, **files: str) -> None:
@@ -54,9 +54,10 @@ def test_without_git_everything_comes_but_packages_and_secrets(project: Path) ->
         },
     )
     write(project, **{".ssh/config": "", "sub/.npmrc": "a=1\n//r.example/:_authToken=x\n_password=y\n"})
-    found, left_out = copied(project)
+    found, notes = copied(project)
     assert found == {"a.txt": "a", "sub/b.txt": "b", ".env.example": "S=", "sub/.npmrc": "a=1\n"}
-    assert set(left_out) == {".env", ".ssh", "key.pem"}
+    (note,) = notes
+    assert set(note.partition(": ")[2].split(", ")) == {".env", ".ssh", "key.pem"}
 
 
 def test_with_git_only_what_it_tracks_or_would_track(project: Path) -> None:
