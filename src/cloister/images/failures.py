@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cloister.config.wording import visible
 from cloister.errors import HostError
 from cloister.images.progress import Step
 from cloister.images.render import NO_APT
@@ -31,7 +32,7 @@ _KNOWN = (
 
 def failure(name: str, engine: str, code: int, step: Step | None, lines: Sequence[str]) -> HostError:
     """The error of a build that ended with `code`."""
-    lines = [line[:_LINE_CHARACTERS] for line in lines]
+    lines = [visible(line[:_LINE_CHARACTERS]) for line in lines]
     text = "\n".join(lines).lower()
     resolution = next((then for sign, then in _KNOWN if sign in text), "")
     where = ""

@@ -49,8 +49,8 @@ def known_name(name: str) -> str:
     known = names()
     if name in known:
         return name
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    meant = _ALIASES.get(name.lower()) or (near[0] if near else "")
+    near = difflib.get_close_matches(name.lower(), (*known, *_ALIASES), n=1, cutoff=0.5)
+    meant = _ALIASES.get(near[0], near[0]) if near else ""
     raise UsageError(
         f"there is no image {name!r}",
         details=f"expected: {', '.join(known)}",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 TAIL_LINES = 15
 _BUILDKIT = re.compile(r"#(\d+) (.*)")
 _BUILDKIT_STEP = re.compile(r"\[(?:(\S+) )?(\d+)/(\d+)\] (\S.*)")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # the classic builder paints what a step prints as errors
 _TIME = re.compile(r"\d+\.\d+ ")
 _CLASSIC_STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP (\d+)/(\d+) ?: (\S.*)", re.IGNORECASE)
 _AS = re.compile(r"FROM \S+ AS (\S+)", re.IGNORECASE)
@@ -21,7 +22,7 @@ _QUOTED = re.compile(
     r"""executor failed running \[.*\]: |process ".*" did not complete successfully: """
     r"""|(?<=The command )'.*' (?=returned )|building at STEP ".*": """
 )
-_NOISE = re.compile(r" ?-+> |Removing intermediate container|Sending build context|COMMIT")
+_NOISE = re.compile(r" ?-+> |Removing intermediate container|Sending build context|(?:\[\d+/\d+\] )?COMMIT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class Reader:
 
     def feed(self, line: str) -> Step | Output | None:
         """Take one line, without its end."""
+        line = _COLOUR.sub("", line)
         if found := _BUILDKIT.fullmatch(line):
             self._buildkit_speaks = True
             return self._buildkit(found[1], found[2])
