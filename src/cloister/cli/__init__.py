@@ -42,6 +42,7 @@ COMMANDS = {
     "diff": ("diff", "show what a sandbox has changed in a workspace of its own"),
     "apply": ("apply", "bring those changes back, after showing them"),
     "audit": ("audit", "say what an installation's dependency code does, in a throw-away sandbox"),
+    "image": ("image", "build and list the container images that sandboxes start from"),
     "logs": ("logs", "show what the sandbox did on the network"),
     "completion": ("completion", "print completions for a shell"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),
