@@ -42,6 +42,14 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The sandbox's network namespace, and the line to the container that holds it (network/holder.py)."""
+
+    network: int
+    line: socket.socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plumbed:
     """All sockets have been sent."""
 
@@ -66,7 +74,7 @@ class Answer:
     allowed: bool
 
 
-Message = Listen | Namespace | Plumbed | Ping | Answer | Ended
+Message = Listen | Namespace | Holder | Plumbed | Ping | Answer | Ended
 
 
 class ProtocolError(Exception):
@@ -96,6 +104,8 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             )
         case "namespace" if len(descriptors) == 2:
             return Namespace(user=descriptors[0], network=descriptors[1])
+        case "holder" if len(descriptors) == 2:
+            return Holder(network=descriptors[0], line=socket.socket(fileno=descriptors[1]))
         case "plumbed":
             return Plumbed()
         case "ping":
