@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# Of pytest, at once. Tests of sandboxes wait more than they work.
+WORKERS ?= auto
 
 .PHONY: help setup check format test fuzz demo bench lock clean
 
@@ -19,12 +21,12 @@ check: setup         ## format, lint, types, import contracts, unit tests, a lit
 	$(BIN)/ruff check src tests bench demo tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -q tests/unit
-	$(BIN)/pytest -q tests/fuzz
+	$(BIN)/pytest -q -n $(WORKERS) tests/unit tests/fuzz
 
 test: check          ## everything: check, then end-to-end tests as root and as an ordinary user, and those of every runtime
 	@tools/setup-tests.sh
-	$(BIN)/pytest tests/e2e tests/contract
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e
+	$(BIN)/pytest tests/contract
 
 fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterator
 
 from cloister.config.injection import written
-from cloister.config.model import CredentialTable, Git, Network, NetworkRule, Sandbox, Ssh, Table
+from cloister.config.model import CredentialTable, Git, Network, NetworkRule, Packages, Sandbox, Ssh, Table
+from cloister.config.packages import load_defaults
 from cloister.config.preset import CREDENTIAL_KIND, CredentialPlace, Preset, load_presets
 from cloister.config.profiles import PROFILES
 
@@ -29,6 +31,7 @@ _TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[[credential]]", CredentialTable),
     ("[git]", Git),
     ("[ssh]", Ssh),
+    ("[packages]", Packages),
 )
 _PRESETS = """\
 Hosts that are read only are decrypted: GET and HEAD pass, and what installing needs beside, so that nothing can be
@@ -54,6 +57,7 @@ def page() -> str:
     presets = load_presets()
     parts = [_HEAD]
     parts += [_table(name, model) for name, model in _TABLES]
+    parts += ["| manager | unless | is told | what that does |\n|---|---|---|---|", *_managers(), ""]
     parts.append("## Profiles\n")
     parts.append("| profile | reaches |\n|---|---|")
     parts += [f"| `{name}` | {profile.description} |" for name, profile in PROFILES.items()]
@@ -66,6 +70,14 @@ def page() -> str:
     parts.append("| preset | goes to | variables | files | placeholder |\n|---|---|---|---|---|")
     parts += [_credential(name, preset) for name, preset in presets.items() if preset.credential is not None]
     return "\n".join(parts) + "\n"
+
+
+def _managers() -> Iterator[str]:
+    for one in load_defaults():
+        told = [f"`{name}={value}`" for name, value in one.environment.items()]
+        told += [f"`{path}`: `{text.strip()}`" for path, text in one.files.items()]
+        key = {"": "", "minimum_age_days": "only with `minimum_age_days`"}.get(one.key, f"`{one.key} = true`")
+        yield f"| {one.tool} | {key} | {', '.join(told)} | {one.meaning} |"
 
 
 def _hosts(preset: Preset) -> str:

@@ -1,4 +1,4 @@
 """cloister: a sandbox for AI coding agents. No exit, no secrets, no planting."""
 
 __version__ = "0.1.0"
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3

@@ -47,6 +47,10 @@ class WorkspaceError(CloisterError):
     """The workspace is missing, or is a directory that must never be one (`/`, the home …)."""
 
 
+class RepositoryError(CloisterError):
+    """A git repository is none, or not of a shape that cloister works with, or git could not do what was asked."""
+
+
 class HostError(CloisterError):
     """This host lacks something that the sandbox needs; `cloister doctor` tells more."""
 

@@ -25,7 +25,8 @@ from tests.e2e.credentialed import configure, web  # noqa: F401  # fixtures
 from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
 
 ROOT = Path(__file__).parents[2]
-USER = "cloister-test"
+# One for each of pytest-xdist's workers: each creates and removes its own.
+USER = "cloister-test" + os.environ.get("PYTEST_XDIST_WORKER", "")
 DEADLINE_S = 60.0
 CLIENT_PACKAGES = (
     "anyio", "boto3", "botocore", "certifi", "dateutil", "grpc", "h11", "h2", "hpack", "httpcore", "httpx", "hyperframe",

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from typing import Literal
 
     Kind = Literal[
-        "start", "end", "dns", "connect", "request", "refuse", "alarm", "confirm", "sign", "quarantine"
+        "start",
+        "end",
+        "dns",
+        "connect",
+        "request",
+        "publish",
+        "refuse",
+        "alarm",
+        "confirm",
+        "sign",
+        "quarantine",
     ]
     Via = Literal["transparent", "proxy", "dns"]
     Protocol = Literal["tls", "https", "http", "tcp", "dns"]

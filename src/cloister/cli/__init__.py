@@ -38,7 +38,11 @@ COMMANDS = {
     "secret": ("secret", "list, test and explain the credentials that the gateway holds"),
     "approve": ("approve", "answer a sandbox that asks whether it may use a credential"),
     "token": ("token", "print a short-lived token of a GitHub App, for scripts"),
+    "diff": ("diff", "show what a sandbox has changed in a workspace of its own"),
+    "apply": ("apply", "bring those changes back, after showing them"),
+    "audit": ("audit", "say what an installation's dependency code does, in a throw-away sandbox"),
     "logs": ("logs", "show what the sandbox did on the network"),
+    "completion": ("completion", "print completions for a shell"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),
 }
 
@@ -140,6 +144,29 @@ def _is_plain(command: list[str]) -> bool:
 
 
 def _parse_and_execute(arguments: list[str]) -> int:
+    import importlib
+
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [arguments[1], "--help"]
+    if arguments[:1] and not arguments[0].startswith("-") and arguments[0] not in (*COMMANDS, "help"):
+        raise UsageError(f"there is no command {arguments[0]!r}", resolution=_nearest(arguments[0]))
+    whole = parser(arguments[0] if arguments else "")
+    if not arguments or arguments == ["help"]:
+        whole.print_help(sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else UsageError.exit_code
+    parsed, unknown = whole.parse_known_args(arguments)
+    if unknown:
+        (commands,) = (one.choices for one in whole._actions if isinstance(one.choices, dict))
+        raise _unknown(unknown[0], parsed.name, commands.get(parsed.name, whole))
+    if parsed.name is None:
+        raise UsageError("a command is missing", resolution="run: cloister help")
+    if parsed.name != "run":  # which does so itself, later: it forks the gateway first
+        _clean_up()
+    return int(importlib.import_module(f"cloister.cli.{COMMANDS[parsed.name][0]}").execute(parsed))
+
+
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line; with the options of one command, or of all: their modules are slow to load."""
     import argparse
     import importlib
 
@@ -152,31 +179,17 @@ def _parse_and_execute(arguments: list[str]) -> int:
         def error(self, message: str) -> None:  # type: ignore[override]  # raises where argparse exits
             raise UsageError(message, resolution=f"run: {self.prog} --help")
 
-    if arguments[:1] == ["help"] and len(arguments) > 1:
-        arguments = [arguments[1], "--help"]
-    if arguments[:1] and not arguments[0].startswith("-") and arguments[0] not in (*COMMANDS, "help"):
-        raise UsageError(f"there is no command {arguments[0]!r}", resolution=_nearest(arguments[0]))
-    parser = Parser(
+    whole = Parser(
         prog="cloister",
         description="Run AI coding agents with full autonomy, without giving them your secrets, network or machine.",
     )
-    parser.add_argument("--version", action="version", version=f"cloister {__version__}")
-    commands = parser.add_subparsers(dest="name", metavar="COMMAND", parser_class=Parser)
+    whole.add_argument("--version", action="version", version=f"cloister {__version__}")
+    commands = whole.add_subparsers(dest="name", metavar="COMMAND", parser_class=Parser)
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if arguments[:1] == [name]:
+        if only in (None, name):
             importlib.import_module(f"cloister.cli.{module}").configure(sub)
-    if not arguments or arguments == ["help"]:
-        parser.print_help(sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else UsageError.exit_code
-    parsed, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        raise _unknown(unknown[0], parsed.name, commands.choices.get(parsed.name, parser))
-    if parsed.name is None:
-        raise UsageError("a command is missing", resolution="run: cloister help")
-    if parsed.name != "run":  # which does so itself, later: it forks the gateway first
-        _clean_up()
-    return int(importlib.import_module(f"cloister.cli.{COMMANDS[parsed.name][0]}").execute(parsed))
+    return whole
 
 
 def _clean_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 
 from cloister.cli.place import workspace_around
 from cloister.config import directories
@@ -23,6 +24,8 @@ def execute(arguments: argparse.Namespace) -> int:
     workspace.check(root, home, os.environ)
     path = directories.project(root, os.environ).file
     languages = found_languages(os.listdir(root))
+    with suppress(OSError):
+        os.rmdir(path)  # while a sandbox lives, an empty directory keeps its agent from making the file
     try:
         # O_EXCL and not a check before: never overwrites, and follows no link that an agent left there.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -30,11 +30,12 @@ class Which:
         return cls(name=catalogue.check_name(arguments.sandbox), directory=directory(arguments) or ".")
 
     def project(self) -> Project:
-        """Its project."""
+        """Its project: the nearest one around the directory that keeps a sandbox of that name, else the nearest one."""
         from cloister.cli.place import workspace_around
         from cloister.config import directories
 
-        return directories.project(workspace_around(self.directory, may_be_gone=True), os.environ)
+        nearest = directories.project(workspace_around(self.directory, may_be_gone=True), os.environ)
+        return catalogue.around(nearest.workspace, self.name, os.environ) or nearest
 
 
 HERE = Which()
@@ -53,6 +54,13 @@ def add_name(parser: argparse.ArgumentParser) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """What a start changes of the configuration."""
+    parser.add_argument("--runtime", metavar="NAME", help="embedded, docker or podman")
+    parser.add_argument("--image", metavar="IMAGE", help="the image of a container")
+    parser.add_argument(
+        "--workspace-kind",
+        metavar="KIND",
+        help="bind (itself), volume (a private copy) or clone (comes back as a branch)",
+    )
     parser.add_argument("--profile", metavar="NAME", help="offline, registries, agent or full")
     parser.add_argument(
         "--allow", metavar="HOST", action="append", default=[], help="allow one more host (repeatable)"
@@ -63,6 +71,13 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--unmask", metavar="GLOB", action="append", default=[], help="show a masked file of the workspace"
+    )
+    parser.add_argument(
+        "-p", "--publish", metavar="[HOST:]PORT", action="append", default=[],
+        help='reach a server of the sandbox on this machine\'s loopback (repeatable; HOST may be "auto")',
+    )  # fmt: skip
+    parser.add_argument(
+        "-P", "--publish-detected", action="store_true", help="publish the ports of the project's frameworks"
     )
     parser.add_argument("--memory", metavar="SIZE", help="memory limit, for example 4g")
     parser.add_argument("--cpus", metavar="N", type=float, help="CPU limit, for example 2")
@@ -75,10 +90,15 @@ def overrides(arguments: argparse.Namespace) -> Overrides | None:
     from cloister.config.compile import Overrides
 
     found = Overrides(
+        runtime=arguments.runtime,
+        image=arguments.image,
+        workspace=arguments.workspace_kind,
         profile=arguments.profile,
         allow=tuple(arguments.allow),
         environment=variables(arguments.env),
         unmask=tuple(arguments.unmask),
+        ports=tuple(arguments.publish),
+        detect_ports=arguments.publish_detected,
         memory=arguments.memory,
         cpus=arguments.cpus,
         pids=arguments.pids,

@@ -7,21 +7,25 @@ import os
 
 from cloister.cli import options
 from cloister.cli.run import tell
+from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import UsageError
 from cloister.sandbox import catalogue
 from cloister.session import prepare, stop
 from cloister.system import files
+from cloister.workspaces import changes, clone, names, store
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `rm`."""
     options.add_name(parser)
-    parser.add_argument("-f", "--force", action="store_true", help="stop it first, if it runs")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="although it runs, or has changes that would be lost"
+    )
     parser.add_argument(
         "--volumes",
         action="store_true",
-        help="remove what it keeps, too: with a project's last sandbox, the project's home in the sandbox",
+        help="remove what it keeps, too: a workspace of its own, and the project's home in the sandbox",
     )
 
 
@@ -46,10 +50,31 @@ def execute(arguments: argparse.Namespace) -> int:
             stop.stop(record)
             prepare.clean_up(project.shared, tell)
         if arguments.volumes:
+            if not arguments.force:
+                _check_brought_back(project, name)
             _remove_home(project, name)
+            store.remove(project, name)
         catalogue.remove(project, name)
     print(f"{name} ({project.workspace}): removed{' with its home' if arguments.volumes else ''}")
     return 0
+
+
+def _check_brought_back(project: Project, name: str) -> None:
+    """What the sandbox has done in a workspace of its own is not lost by the way."""
+    stored = store.load(project, name)
+    if stored is None:
+        return
+    if stored.kind == "clone":
+        branch = f"refs/heads/{names.branch(name)}"
+        work = clone.holds_work(stored.files, project.workspace, branch, home=directories.home(os.environ))
+    else:
+        with changes.taken(stored) as snapshot:
+            work = bool(snapshot.changes)
+    if work:
+        raise UsageError(
+            f"the workspace of {name!r} has changes, which would be lost",
+            resolution=f"see them: cloister diff {name}   bring them back: cloister apply {name}   or add --force",
+        )
 
 
 def _remove_home(project: Project, name: str) -> None:

@@ -17,7 +17,9 @@ from cloister.config.credentials import Found, credentials_of
 from cloister.config.files import read_own_configuration
 from cloister.config.git import forges_of, signing_of
 from cloister.config.load import Level, load
+from cloister.config.packages import packages_of
 from cloister.config.pins import pinned_hosts, upstream_cas
+from cloister.config.ports import published_of
 from cloister.config.preset import load_presets
 from cloister.config.rules import policy_of
 from cloister.config.settings import Overrides, Settings, merged
@@ -78,11 +80,13 @@ def compile_plan(
         "sources": [],
         "sandbox": {
             **settings.document(),
+            **published_of(loaded, overrides).document(),
             "environment": _variables(settings, found),
             "files": _files(found, home, workspace=os.path.dirname(project[0])),
             "ssh_to_https": forges_of(loaded, found, presets, policy, signing),
         },
         "ssh": signing.document(),
+        "packages": packages_of(loaded).document(),
         "policy": policy_document(policy),
         "hosts": pinned_hosts(loaded),
         "upstream_ca": upstream_cas(loaded, home),

@@ -17,8 +17,8 @@ from cloister.config import shown
 from cloister.config.injection import EXPECTED, parse_injection
 from cloister.config.load import Loaded, nearest
 from cloister.config.model import CredentialTable
+from cloister.config.place import Place, place_of
 from cloister.config.preset import CredentialPlace, CredentialPreset, Preset, limited
-from cloister.config.settings import Place, place_of
 from cloister.credentials import placeholder
 from cloister.policy.codec import PLACEHOLDER_LEAST_CHARACTERS
 from cloister.policy.match import PatternError, overlaps, parse_destination

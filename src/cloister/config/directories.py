@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from cloister.values import dataclass
 
 PROJECT_FILE_NAME = "cloister.toml"
+_THROWAWAY = "audits"  # beside "projects"
 _SLUG_LIMIT = 40
 _SLUG_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -23,6 +24,11 @@ class Project:
 
     workspace: str
     state: str
+
+    @property
+    def throwaway(self) -> bool:
+        """Whether all of it, the workspace included, goes with its one sandbox (`cloister audit`)."""
+        return os.path.basename(os.path.dirname(self.state)) == _THROWAWAY
 
     @property
     def id(self) -> str:
@@ -70,11 +76,21 @@ class Project:
 
 def all_runs(state_directory: str) -> list[str]:
     """The directories of the records of every project's sandboxes."""
-    projects = os.path.join(state_directory, "projects")
-    try:
-        return [os.path.join(projects, name, "runs") for name in sorted(os.listdir(projects))]
-    except FileNotFoundError:
-        return []
+    found = []
+    for kind in ("projects", _THROWAWAY):
+        try:
+            names = sorted(os.listdir(f"{state_directory}/{kind}"))
+        except FileNotFoundError:
+            continue
+        found += [f"{state_directory}/{kind}/{name}/runs" for name in names]
+    return found
+
+
+def throwaway(real_path: str, environ: Mapping[str, str], unique: str) -> Project:
+    """The paths of a sandbox that works on a copy of `real_path`. `unique` is hexadecimal."""
+    slug = project_id(real_path).rpartition("-")[0]
+    state = os.path.join(state_directory(environ), _THROWAWAY, f"{slug}-{unique}")
+    return Project(workspace=os.path.join(state, "workspace"), state=state)
 
 
 def all_projects(state_directory: str) -> list[Project]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from cloister.config.credentials import TLS_PORT, Found
 from cloister.config.load import Loaded
+from cloister.config.place import Place, place_of
 from cloister.config.preset import Preset
-from cloister.config.settings import Place, place_of
 from cloister.errors import UntrustedInputError
 from cloister.policy.decide import treatment
 from cloister.policy.names import parse_host

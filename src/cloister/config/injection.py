@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import assert_never
 
-from cloister.config.settings import Place
+from cloister.config.place import Place
 from cloister.types import (
     AwsSignature,
     BasicInjection,

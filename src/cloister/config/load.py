@@ -25,6 +25,7 @@ from cloister.config.model import (
     Git,
     Network,
     NetworkRule,
+    Packages,
     Sandbox,
     Ssh,
     Table,
@@ -40,10 +41,7 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("credential",): CredentialTable,
     ("git",): Git,
     ("ssh",): Ssh,
-}
-# Names of DESIGN that are not built yet: said as such, rather than as unknown.
-_LATER: dict[Path, str] = {
-    ("sandbox", "image"): "container images come with a later release, together with the container runtimes",
+    ("packages",): Packages,
 }
 _TOML_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
 
@@ -99,7 +97,6 @@ def load(path: str, text: str, level: Level) -> Loaded:
     except RecursionError:
         raise ConfigurationError(f"{visible(path)}:1: the file is nested too deeply") from None
     source = Source(path=path, text=text, level=level, lines=lines(text))
-    _refuse_later(raw, source)
     if level is Level.PROJECT:
         _refuse_user_only(raw, source)
     try:
@@ -122,12 +119,6 @@ def _syntax_error(path: str, text: str, message: str) -> ConfigurationError:
         f"{visible(path)}:{line}: this is not valid TOML: {visible(_TOML_LINE.sub('', message))}",
         resolution="correct the line; https://toml.io describes the format",
     )
-
-
-def _refuse_later(raw: Mapping[str, object], source: Source) -> None:
-    for path, reason in _LATER.items():
-        if _holds(raw, path):
-            raise source.error(path, f'key "{path[-1]}": {reason}', resolution=f'remove "{path[-1]}"')
 
 
 def _refuse_user_only(raw: Mapping[str, object], source: Source) -> None:

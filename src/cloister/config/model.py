@@ -33,10 +33,26 @@ class Sandbox(Table):
     """What the sandbox is made of."""
 
     runtime: str | None = _key(
-        "text", None, 'What runs the sandbox. Only `"embedded"` (bubblewrap) so far.', shown='`"embedded"`'
+        "text",
+        None,
+        'What makes the sandbox: `"embedded"` (bubblewrap), `"docker"` or `"podman"`.',
+        shown='`"embedded"`',
     )
     workspace: str | None = _key(
-        "text", None, 'How the workspace gets in. Only `"bind"` (at its own path) so far.', shown='`"bind"`'
+        "text",
+        None,
+        'How the workspace gets in: `"bind"` (itself), `"volume"` (a private copy) or `"clone"` (a private clone, '
+        "which comes back as a branch).",
+        shown='`"bind"`',
+    )
+    image: str | None = _key(
+        "text", None, "The image of a container, of whatever origin.", shown="that of the project's language"
+    )
+    gateway: str | None = _key(
+        "text",
+        None,
+        'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine).',
+        shown='`"host"`',
     )
     profile: str | None = _key(
         "text",
@@ -63,6 +79,12 @@ class Sandbox(Table):
         "list of texts",
         [],
         "Directories and files of the host, absolute or `~/…`, that the sandbox may read.",
+    )
+    ports: object = _key(  # judged in `ports.py`: a list of integers and texts, or one text
+        "list of ports",
+        (),
+        'Ports of servers in the sandbox that you reach on this machine\'s loopback: `3000`, `"8080:3000"` (at another '
+        'port here), `"auto:3000"` (at the next free one), `"detect"` (those of the frameworks that the project uses).',
     )
 
 
@@ -221,6 +243,34 @@ class Ssh(Table):
     confirm: bool | None = _key("true or false", None, "Ask for each signature.", shown="`true`")
 
 
+class Packages(Table):
+    """Whether installing may run what it installs. These are defaults for the package managers, not walls.
+
+    A project's value wins over yours. What a manager is told under which key stands below.
+    """
+
+    install_scripts: bool | None = _key(
+        "true or false",
+        None,
+        "Packages of npm, pnpm, Yarn and Bun may run their scripts when they are installed. For one of them: "
+        "`npm rebuild NAME --ignore-scripts=false`.",
+        shown="`false`",
+    )
+    sdists: bool | None = _key(
+        "true or false",
+        None,
+        "pip, uv and Poetry may build source distributions, which run their own code. For one of them: "
+        "`pip install --no-binary NAME NAME`.",
+        shown="`false`",
+    )
+    minimum_age_days: int | None = _key(
+        "integer",
+        None,
+        "Versions younger than this are not chosen, where the manager can be told so.",
+        shown="the managers' own",
+    )
+
+
 class Document(Table):
     """A whole configuration file."""
 
@@ -231,3 +281,4 @@ class Document(Table):
     )
     git: Git = Field(default_factory=Git)
     ssh: Ssh = Field(default_factory=Ssh)
+    packages: Packages = Field(default_factory=Packages)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cloister.config.credentials import Found
 from cloister.config.load import Loaded
-from cloister.config.settings import Place, place_of
+from cloister.config.place import Place, place_of
 from cloister.policy.decide import judges_requests
 from cloister.policy.match import PatternError, overlaps, parse_destination
 from cloister.types import HostPattern, Reach, Rule, Transport

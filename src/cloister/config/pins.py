@@ -12,7 +12,8 @@ from ipaddress import IPv6Address, ip_address
 
 from cloister.config.files import read_bytes
 from cloister.config.load import Loaded
-from cloister.config.settings import Place, host_path, place_of
+from cloister.config.place import Place, place_of
+from cloister.config.settings import host_path
 from cloister.errors import UntrustedInputError
 from cloister.policy.names import parse_host, parse_port
 

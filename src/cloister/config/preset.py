@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloister.config.injection import parse_injection
-from cloister.config.settings import Place
+from cloister.config.place import Place
 from cloister.policy.match import parse_destination
 from cloister.policy.paths import parse_glob
 from cloister.types import Injection, Rule

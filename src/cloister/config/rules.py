@@ -17,9 +17,10 @@ from cloister.config.git import push_of
 from cloister.config.load import Loaded, nearest
 from cloister.config.model import NetworkRule
 from cloister.config.passthrough import passthrough_of
+from cloister.config.place import Place, place_of
 from cloister.config.preset import CREDENTIAL_KIND, Preset
 from cloister.config.profiles import PROFILES, Profile
-from cloister.config.settings import Overrides, Place, place_of
+from cloister.config.settings import Overrides
 from cloister.config.wording import quoted
 from cloister.errors import CloisterError, UsageError
 from cloister.policy.address import parse_range

@@ -13,21 +13,17 @@ import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from cloister.config.load import Loaded, Source, nearest
-from cloister.config.locate import Path
+from cloister.config import runtime
+from cloister.config.load import Loaded, nearest
+from cloister.config.place import Place, option, place_of
 from cloister.config.profiles import DEFAULT_PROFILE, PROFILES
-from cloister.config.wording import quoted
-from cloister.errors import CloisterError, UsageError
+from cloister.config.runtime import Made
 from cloister.system.cgroup import DEFAULT_CPUS
 
-RUNTIME = "embedded"
-WORKSPACE = "bind"
 DEFAULT_MEMORY_BYTES = 8 << 30
 DEFAULT_PIDS = 1024
 _LEAST_MEMORY_BYTES = 64 << 20
 _LEAST_PIDS = 16
-_LATER_RUNTIMES = ("docker", "podman", "kubernetes")
-_LATER_WORKSPACES = ("volume", "clone")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 
@@ -36,6 +32,9 @@ _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 class Overrides:
     """What the command line says. `environment` holds (name, value); (name, None) passes the caller's on."""
 
+    runtime: str | None = None
+    image: str | None = None
+    workspace: str | None = None
     profile: str | None = None
     allow: tuple[str, ...] = ()
     environment: tuple[tuple[str, str | None], ...] = ()
@@ -43,6 +42,8 @@ class Overrides:
     cpus: float | None = None
     pids: int | None = None
     unmask: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    detect_ports: bool = False
     no_project_file: bool = False
 
 
@@ -50,6 +51,7 @@ class Overrides:
 class Settings:
     """The merged [sandbox] tables."""
 
+    made: Made
     profile: str
     memory_bytes: int
     cpus: float
@@ -63,7 +65,7 @@ class Settings:
     def document(self) -> dict[str, object]:
         """The plan's "sandbox" value."""
         return {
-            "runtime": RUNTIME,
+            **self.made.document(),
             "memory_bytes": self.memory_bytes,
             "cpus": self.cpus,
             "pids": self.pids,
@@ -73,38 +75,6 @@ class Settings:
             "protect": list(self.protect),
             "read_only": list(self.read_only),
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a value stands, for its error: a key of a file, or an option of the command line."""
-
-    source: Source | None
-    path: Path
-    option: str = ""
-
-    def error(self, reason: str, *, expected: str, found: object, resolution: str = "") -> CloisterError:
-        if self.source is None:
-            return UsageError(
-                f"{self.option}: {reason}",
-                details=f"expected: {expected}\nfound: {quoted(found)}",
-                resolution=resolution,
-            )
-        return self.source.error(
-            self.path, f"{self._key()}: {reason}", expected=expected, found=found, resolution=resolution
-        )
-
-    def _key(self) -> str:
-        """The key for people: `[network] allow`, `[[network.rule]] paths`. A name in it may be anybody's."""
-        names = [quoted(part)[1:-1] for part in self.path if isinstance(part, str)]
-        if names[:2] == ["network", "rule"]:
-            return " ".join(["[[network.rule]]", *names[2:]])
-        if names[:1] == ["credential"]:
-            return " ".join(["[[credential]]", *names[1:]])
-        return " ".join([f"[{names[0]}]", *names[1:]])
-
-    def item(self, part: int | str) -> Place:
-        return Place(source=self.source, path=(*self.path, part), option=self.option)
 
 
 def merged(files: Sequence[Loaded], overrides: Overrides, home: str) -> Settings:
@@ -117,7 +87,6 @@ def merged(files: Sequence[Loaded], overrides: Overrides, home: str) -> Settings
     read_only: list[str] = []
     for file in files:
         table = file.document.sandbox
-        _check_later(file)
         profile = profile if table.profile is None else _profile(table.profile, _at(file, "profile"))
         memory = memory if table.memory is None else parse_memory(table.memory, _at(file, "memory"))
         cpus = cpus if table.cpus is None else _cpus(table.cpus, _at(file, "cpus"))
@@ -133,22 +102,25 @@ def merged(files: Sequence[Loaded], overrides: Overrides, home: str) -> Settings
             table.read_only, _at(file, "read_only"), lambda text, place: _existing(text, place, home)
         )
     if overrides.profile is not None:
-        profile = _profile(overrides.profile, _option("--profile"))
+        profile = _profile(overrides.profile, option("--profile"))
     if overrides.memory is not None:
-        memory = parse_memory(overrides.memory, _option("--memory"))
+        memory = parse_memory(overrides.memory, option("--memory"))
     if overrides.cpus is not None:
-        cpus = _cpus(overrides.cpus, _option("--cpus"))
+        cpus = _cpus(overrides.cpus, option("--cpus"))
     if overrides.pids is not None:
-        pids = _pids(overrides.pids, _option("--pids"))
+        pids = _pids(overrides.pids, option("--pids"))
     for name, given in overrides.environment:
-        _variable(name, _option("--env"))
+        _variable(name, option("--env"))
         if given is None:
             passed.append(name)
             environment.pop(name, None)
         else:
-            environment[name] = _value(given, _option("--env"))
-    unmask += _each(overrides.unmask, _option("--unmask"), _inner_path)
+            environment[name] = _value(given, option("--env"))
+    unmask += _each(overrides.unmask, option("--unmask"), _inner_path)
     return Settings(
+        made=runtime.made(
+            files, runtime=overrides.runtime, image=overrides.image, workspace=overrides.workspace
+        ),
         profile=profile,
         memory_bytes=memory,
         cpus=cpus,
@@ -197,31 +169,8 @@ def _existing(text: str, place: Place, home: str) -> str:
     return path
 
 
-def place_of(file: Loaded, *path: str | int) -> Place:
-    """A key of a file, for its errors."""
-    return Place(source=file.source, path=path)
-
-
 def _at(file: Loaded, key: str) -> Place:
     return place_of(file, "sandbox", key)
-
-
-def _option(name: str) -> Place:
-    return Place(source=None, path=(), option=name)
-
-
-def _check_later(file: Loaded) -> None:
-    table = file.document.sandbox
-    for key, value, only, later in (
-        ("runtime", table.runtime, RUNTIME, _LATER_RUNTIMES),
-        ("workspace", table.workspace, WORKSPACE, _LATER_WORKSPACES),
-    ):
-        if value in later:
-            raise _at(file, key).error(
-                f'{key} "{value}" comes with a later release', expected=f'"{only}"', found=value
-            )
-        if value not in (None, only):
-            raise _at(file, key).error(f"unknown {key}", expected=f'"{only}"', found=value)
 
 
 def _profile(name: str, place: Place) -> str:

@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from cloister.config.model import CredentialTable
+from cloister.config.place import Place
 from cloister.config.preset import CredentialPreset
-from cloister.config.settings import Place
 from cloister.credentials import placeholder
 from cloister.types import BasicInjection, Credential, Reach
 

@@ -45,7 +45,8 @@ async def transparent(services: Services, wire: SocketWire, asked: Asked) -> Non
     elif first in _UPPER_CASE or first in b"\r\n":
         await intercept.over_plain(services, wire, asked)
     else:
-        services.refuse(Deny(reason=_not_web(decision)), asked, protocol="tcp")
+        found = services.lure.look(bytes(wire.buffer), asked.untrusted_target) if services.lure else None
+        services.refuse(found or Deny(reason=_not_web(decision)), asked, protocol="tcp")
 
 
 async def _tunnel_raw(services: Services, wire: SocketWire, asked: Asked, allow: Allow) -> None:
@@ -77,6 +78,8 @@ async def _tls(services: Services, wire: SocketWire, asked: Asked) -> None:
         _close(services, asked, "the ClientHello did not come in time")
         return
     match judge.hello(services.policy, asked, hello):
+        case Deny() if services.lure is not None and judge.is_lost(services.policy, asked):
+            await intercept.over_tls(services, wire, asked)  # no request to that name is granted either
         case Deny() as denial:
             await refuse.over_tls(services, wire, asked, hello, denial)
         case Intercept():

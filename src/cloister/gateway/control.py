@@ -19,11 +19,15 @@ _DESCRIPTORS_LIMIT = 253  # SCM_MAX_FD
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
-    """A listening socket, and what it is for: "tcp", "proxy", "dns-tcp", "dns-udp" or "ssh-agent"."""
+    """A listening socket, and what it is for: "tcp", "proxy", "dns-tcp", "dns-udp", "ssh-agent" or "publish".
+
+    `port` is the sandbox's; of a published port the socket listens on the host's.
+    """
 
     kind: str
     family: int
     sock: socket.socket
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,13 @@ class Holder:
 
     network: int
     line: socket.socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connector:
+    """The socket of a connector (network/forward.py) that the runtime has started in the sandbox's namespace."""
+
+    sock: socket.socket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +85,7 @@ class Answer:
     allowed: bool
 
 
-Message = Listen | Namespace | Holder | Plumbed | Ping | Answer | Ended
+Message = Listen | Namespace | Holder | Connector | Plumbed | Ping | Answer | Ended
 
 
 class ProtocolError(Exception):
@@ -98,7 +109,12 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
         case "listen" if len(message["sockets"]) == len(descriptors):
             return Listen(
                 sockets=tuple(
-                    Passed(kind=entry["kind"], family=entry["family"], sock=socket.socket(fileno=descriptor))
+                    Passed(
+                        kind=entry["kind"],
+                        family=entry["family"],
+                        sock=socket.socket(fileno=descriptor),
+                        port=entry["port"],
+                    )
                     for entry, descriptor in zip(message["sockets"], descriptors, strict=True)
                 )
             )
@@ -106,6 +122,8 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             return Namespace(user=descriptors[0], network=descriptors[1])
         case "holder" if len(descriptors) == 2:
             return Holder(network=descriptors[0], line=socket.socket(fileno=descriptors[1]))
+        case "connector" if len(descriptors) == 1:
+            return Connector(sock=socket.socket(fileno=descriptors[0]))
         case "plumbed":
             return Plumbed()
         case "ping":

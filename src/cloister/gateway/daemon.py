@@ -11,13 +11,15 @@ import os
 import resource
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
-from cloister.gateway import connection, control, judge, proxy, truststore
+from cloister.gateway import connection, control, judge, lure, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
 from cloister.gateway.authority import Authority
+from cloister.gateway.connector import Connector, Started
 from cloister.gateway.dns_server import DnsServer
 from cloister.gateway.http.pool import Pool
 from cloister.gateway.leaves import LeafCache
@@ -39,9 +41,11 @@ from cloister.types import Credential, Host
 
 if TYPE_CHECKING:
     from cloister.gateway.control_server import ControlServer
+    from cloister.gateway.published import Published
     from cloister.sshagent.server import AgentServer
 
 CLOSE_S = 0.8
+PUBLISHED_LIMIT = 512  # connections to published ports
 _RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
 
 
@@ -87,6 +91,7 @@ class Gateway:
         self.names = NameTable(bound)
         dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
         further_roots = upstream_ca(start.plan)
+        lured = lure.of_plan(start.plan)
         self.services = Services(
             policy=policy,
             dialler=dialler,
@@ -104,7 +109,11 @@ class Gateway:
                 upstream_ca=tuple(further_roots),
                 untrusted=start.untrusted,
             ),
-            watched={one.name: one.placeholder.encode() for one in policy.credentials},
+            watched={
+                **{one.name: one.placeholder.encode() for one in policy.credentials},
+                **(lured.needles if lured else {}),
+            },
+            lure=lured,
             tell=lambda text: control.send(start.control, "alarm", text),
             record=self.record,
             leaves=LeafCache(authority),
@@ -114,7 +123,7 @@ class Gateway:
         )
         self._acceptor = Acceptor(
             record=self.record,
-            limit=connections_limit or _connections_limit(),
+            limit=connections_limit or _connections_limit(publishing=_publishes(start.plan)),
             spliced=lambda: len(self.services.splices),
         )
         self.binder = Binder(
@@ -124,13 +133,17 @@ class Gateway:
             listen=self._listen_tcp,
             sockets_limit=_on_demand_limit(),
         )
-        self._resolver = Resolver(policy=policy, names=self.names, record=self.record, v6=False)
+        self._resolver = Resolver(
+            policy=policy, names=self.names, record=self.record, v6=False, answers_all=lured is not None
+        )
         self.binder.v6 = False
         self._dns = DnsServer(self._resolver, self.binder)
         self._datagram_sockets: list[socket.socket] = []
         self._background: asyncio.Task[None] | None = None
         self._control_server: ControlServer | None = None
         self._agent: AgentServer | None = None
+        self._published: Published | None = None
+        self.connector = Connector(self._offload)
         self._network: int | None = None  # descriptor of the sandbox's network namespace
         self._orphaned = False  # the session died
 
@@ -177,9 +190,12 @@ class Gateway:
             case control.Namespace(user=user, network=network):
                 self._network = network
                 self.binder.bind_in_namespace = _binder_in(user, network)
+                self.connector.start = _connector_in(user, network)
             case control.Holder(network=network, line=line):
                 self._network = network
                 self.binder.bind_in_namespace = _binder_through(line)
+            case control.Connector(sock=sock):
+                self.connector.adopt(sock)
             case control.Plumbed():
                 control.send(self._start.control, "ready")
                 self._after_start()
@@ -216,8 +232,11 @@ class Gateway:
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._acceptor.close()
+                if self._published is not None:
+                    await self._published.close()
         except TimeoutError:
             pass
+        self.connector.close()
         for sock in self._datagram_sockets:
             asyncio.get_running_loop().remove_reader(sock.fileno())
             sock.close()
@@ -232,7 +251,7 @@ class Gateway:
         self.record.close()
 
     def _listen(self, passed: control.Passed) -> None:
-        if passed.family == 6:
+        if passed.family == 6 and passed.kind != "publish":
             self._resolver.v6 = self.binder.v6 = True
         match passed.kind:
             case "tcp":
@@ -254,9 +273,23 @@ class Gateway:
                     environ=self._start.environ,
                     tell=lambda text: control.send(self._start.control, "tell", text),
                 )
+            case "publish":
+                self._publish(passed)
             case kind:
                 passed.sock.close()
                 self.record.internal_error(ValueError(), where=f"control socket: kind {kind!r}")
+
+    def _publish(self, passed: control.Passed) -> None:
+        if self._published is None:
+            from cloister.gateway import published  # only where a port is published
+
+            self._published = published.Published(
+                connector=self.connector,
+                record=self.record,
+                pipes=self.services.pipes,
+                limit=_published_limit(),
+            )
+        self._published.add(passed.sock, passed.port)
 
     def _listen_tcp(self, listener: socket.socket) -> None:
         self._acceptor.add(listener, self._serve_tcp)
@@ -316,6 +349,15 @@ def _binder_through(line: socket.socket) -> Bind:
     return bind
 
 
+def _connector_in(user: int, network: int) -> Callable[[], Started]:
+    def start() -> Started:
+        from cloister.network import forward  # starts a program: only where a port is published
+
+        return forward.start(user, network)
+
+    return start
+
+
 def _bound(plan: dict[str, object]) -> dict[Host, frozenset[int]]:
     entries = plan.get("bound", [])
     if not isinstance(entries, list):
@@ -330,14 +372,24 @@ def _pins(plan: dict[str, object]) -> dict[str, Pin]:
     return {name: Pin(address=pin["address"], port=pin.get("port")) for name, pin in hosts.items()}
 
 
-def _connections_limit() -> int:
+def _publishes(plan: dict[str, object]) -> bool:
+    sandbox = plan.get("sandbox")
+    return isinstance(sandbox, dict) and bool(sandbox.get("ports") or sandbox.get("detect_ports"))
+
+
+def _connections_limit(*, publishing: bool) -> int:
     """Raise the soft limit on descriptors to the hard one; a connection takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return CONNECTIONS_LIMIT
-    reserved = _RESERVED_DESCRIPTORS + _on_demand_limit()
+    reserved = _RESERVED_DESCRIPTORS + _on_demand_limit() + (2 * _published_limit() if publishing else 0)
     return max(16, min(CONNECTIONS_LIMIT, (hard - reserved) // 2))
+
+
+def _published_limit() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return PUBLISHED_LIMIT if hard == resource.RLIM_INFINITY else min(PUBLISHED_LIMIT, hard // 16)
 
 
 def _on_demand_limit() -> int:

@@ -186,6 +186,11 @@ def shown(head: RequestHead) -> Asked:
     return Asked(via="proxy", host=None, port=port, untrusted_target=text)
 
 
+def is_lost(policy: Policy, asked: Asked) -> bool:
+    """Whether nothing at all over TLS to the name that was asked for can be granted, whatever its hello says."""
+    return asked.host is not None and isinstance(tls(policy, asked), Deny)
+
+
 def requests_granted(policy: Policy, asked: Asked) -> bool:
     """Whether some plain HTTP request to this target could be granted, though no opaque bytes can."""
     host = asked.host

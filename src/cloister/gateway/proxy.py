@@ -44,6 +44,9 @@ async def serve(services: Services, wire: SocketWire) -> None:
         )
         return
     denial = _denial(services, asked)
+    if denial is not None and services.lure is not None and asked.host is not None:
+        services.refuse(denial, asked, protocol="http", method=head.method)
+        denial = None  # what it would have sent is refused one by one
     if denial is not None and _shows_status(head):
         await refuse.over_http(services, wire, asked, denial, head=head)
         return

@@ -44,7 +44,7 @@ class Record:
         if not self.healthy:  # a write is what tries the log again
             self._log.write(event)
             return
-        tally = self._granted if event.kind in ("connect", "request") else self._refused
+        tally = self._granted if event.kind in ("connect", "request", "publish") else self._refused
         if (line := tally.pass_on(event)) is not None:
             self._log.write(line)
 

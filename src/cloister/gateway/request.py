@@ -211,6 +211,8 @@ class Request:
         await self._show(denial, status)
 
     async def _refuse(self, denial: Deny, status: int = 403) -> None:
+        if self._services.lure is not None and not self._progress.left:
+            denial = await self._services.lure.read(self._head, self._source) or denial
         self._log_refusal(denial, status)
         if git.is_push_advertisement(self._head):
             await self._answer(git.advertisement(denial))

@@ -35,13 +35,16 @@ class Answer:
 
 
 class Resolver:
-    """Judges questions. `v6`: whether the sandbox's namespace has IPv6."""
+    """Judges questions. `v6`: whether the sandbox's namespace has IPv6. `answers_all`: see lure.py."""
 
-    def __init__(self, *, policy: Policy, names: NameTable, record: Record, v6: bool = True) -> None:
+    def __init__(
+        self, *, policy: Policy, names: NameTable, record: Record, v6: bool = True, answers_all: bool = False
+    ) -> None:
         self._policy = policy
         self._names = names
         self._record = record
         self.v6 = v6
+        self._answers_all = answers_all
 
     def judge(self, untrusted: bytes) -> Answer | None:
         """The answer to one message; None if it deserves none."""
@@ -62,7 +65,8 @@ class Resolver:
             return self._refuse(query, str(error))
         decision = decide_name(self._policy, host)
         if isinstance(decision, Deny):
-            return self._refuse(query, decision.reason, rule=decision.rule)
+            refused = self._refuse(query, decision.reason, rule=decision.rule)
+            return self._lured(query, host) or refused
         index = self._names.index(host, spelled_out=judge.spelled_out(self._policy, host))
         if index is None:
             reason = f"more than {PATTERN_NAMES_LIMIT} names were asked for under patterns in this sandbox"
@@ -79,6 +83,15 @@ class Resolver:
         """SERVFAIL for a name that is allowed, but whose ports could not be bound."""
         self._record.dns(answer.query.untrusted_name, rule=None, reason=reason, allowed=False)
         return dns.refusal(answer.query, code=dns.SERVFAIL, reason=reason)
+
+    def _lured(self, query: dns.Query, host: Host) -> Answer | None:
+        """An address for a refused name, to see what would be sent there."""
+        index = self._names.index(host, spelled_out=False) if self._answers_all else None
+        if index is None:
+            return None
+        return Answer(
+            data=dns.answer(query, address=self._address(query.kind, index), ttl_s=TTL_S), query=query
+        )
 
     def _address(self, kind: int, index: int) -> bytes | None:
         if kind == dns.A:

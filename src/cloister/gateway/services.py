@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.audit.log import Protocol, Via
     from cloister.gateway.http.pool import Pool
+    from cloister.gateway.lure import Lure
     from cloister.gateway.vault import Vault
 
 _ALARMS_LIMIT = 20  # on the terminal; the log has all
@@ -59,6 +60,7 @@ class Services:
     released: Callable[[], None] = lambda: None  # a tunnel has ended
     alarmed: set[str] = field(default_factory=set)
     memory: Memory = field(default_factory=Memory)
+    lure: Lure | None = None  # `cloister audit`: refused requests are read before they are refused
 
     def alarm(self, text: str, *, host: str) -> None:
         """Write an alarm, and tell the user of each kind once."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-from cloister.credentials import repository
+from cloister.credentials import canary, repository
 from cloister.errors import UntrustedInputError
 from cloister.gateway.judge import methods
 from cloister.messages import RequestHead
@@ -58,6 +58,8 @@ def bound(policy: Policy, host: Host, port: int) -> tuple[Use, ...]:
 
 def misplaced(found: Set[str], candidates: tuple[Use, ...], host: Host, *, tls: bool) -> Alarm | None:
     """Whether a placeholder that was `found` in a request must not go to this host."""
+    if planted := canary.denial(found, host.name):
+        return Alarm(denial=planted)
     allowed = {use.credential.name for use in candidates} if tls else set()
     for name in sorted(found - allowed):
         where = "" if name in {use.credential.name for use in candidates} else ", which it is not bound to"

@@ -1,10 +1,10 @@
-"""Bind sockets in a sandbox's network namespace after it has started.
+"""Programs of ours in a sandbox's namespaces, and the one that binds sockets there after it has started.
 
 Needed where a pattern (`*.example.com:8443`) names a port: which stand-in address it will need is known only when the
 sandbox asks for a name. setns(2) into a user namespace needs a single-threaded process, and the gateway has threads,
-so a short-lived program does it: `main` below.
+so a short-lived program does it: `main` below. `forward.py` has another such program.
 
-Rule 1: the helper gets two namespace descriptors, a socket and a list of addresses; nothing of the environment.
+Rule 1: a helper gets two namespace descriptors, a socket and a few words; nothing of the environment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,28 @@ import os
 import socket
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+
 TIMEOUT_S = 5.0
+
+
+def start(
+    module: str, theirs: socket.socket, user_namespace: int, network_namespace: int, *words: str
+) -> subprocess.Popen[bytes]:
+    """Run `main` of a module of this package with the numbers of the three descriptors and `words`. OSError."""
+    from cloister.system import proc
+
+    numbers = (theirs.fileno(), user_namespace, network_namespace)
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = (
+        f"import sys; sys.path.insert(0, {root!r}); from cloister.network import {module} as program; "
+        "program.main(sys.argv[1:])"
+    )
+    return proc.start(
+        [sys.executable, "-I", "-S", "-c", code, *map(str, numbers), *words], descriptors=numbers
+    )
 
 
 def bind_later(
@@ -29,13 +50,7 @@ def bind_later(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(TIMEOUT_S)
-        arguments = [str(theirs.fileno()), str(user_namespace), str(network_namespace), json.dumps(bindings)]
-        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        code = f"import sys; sys.path.insert(0, {root!r}); from cloister.network import enter; enter.main(sys.argv[1:])"
-        child = proc.start(
-            [sys.executable, "-I", "-S", "-c", code, *arguments],
-            descriptors=(theirs.fileno(), user_namespace, network_namespace),
-        )
+        child = start("enter", theirs, user_namespace, network_namespace, json.dumps(bindings))
         theirs.close()
         try:
             data, received, _, _ = socket.recv_fds(ours, 4096, 253)

@@ -1,6 +1,6 @@
 """The first and only program of a *holder* container: it owns the sandbox's network namespace, and keeps it.
 
-    supervisor ── memfd with the ports ──▶ holder: plumb.py's work ── sockets, namespace, a line for later ──▶ supervisor
+    supervisor ── memfd with the ports ──▶ holder: plumb.py's work ── sockets, namespace, lines ──▶ supervisor
 
 An engine makes the namespace (`--network none`), so the plumber must run in a container. That container stays as the
 pause process of the namespace; the agent's container joins it. `runtimes/oci_holder.py` is the supervisor's side.
@@ -18,8 +18,9 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
-from cloister.network import plumb
+from cloister.network import forward, plumb
 from cloister.system import linux
 
 DIRECTORY = "/cloister-holder"  # where the supervisor's directory is mounted
@@ -39,7 +40,7 @@ def main() -> None:
         with open(orders, "rb") as file:
             bound = [(int(index), [int(port) for port in ports]) for index, ports in json.load(file)]
         plumb.pass_sockets(bound, control)
-        later = _pass_namespace(control)
+        lines = _pass_namespace(control)
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         linux.clear_capabilities()
         plumb.send(control, {"op": "plumbed"}, [])
@@ -47,29 +48,41 @@ def main() -> None:
         text = f"{type(error).__name__}: {error}"
         control.send(json.dumps({"op": "failed", "text": text[:2000]}).encode())
         raise
-    _stay(control, later)
+    _stay(control, lines)
 
 
-def _pass_namespace(control: socket.socket) -> socket.socket:
-    """Send the network namespace, and one end of a line on which the gateway asks for further sockets."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _pass_namespace(control: socket.socket) -> dict[socket.socket, Callable[[socket.socket], bool]]:
+    """Send the network namespace, and the ends of two lines on which the gateway asks for further sockets."""
+    binding, for_binding = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connecting, for_connecting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    plumb.send(control, {"op": "holder"}, [namespace, theirs.fileno()])
-    theirs.close()
+    plumb.send(control, {"op": "holder"}, [namespace, for_binding.fileno()])
+    plumb.send(control, {"op": "connector"}, [for_connecting.fileno()])
+    for sock in (for_binding, for_connecting):
+        sock.close()
     os.close(namespace)
-    return ours
+    return {binding: _bind, connecting: _connect}
 
 
-def _stay(control: socket.socket, later: socket.socket) -> None:
+def _stay(control: socket.socket, lines: dict[socket.socket, Callable[[socket.socket], bool]]) -> None:
     poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(later, select.POLLIN)
+    for sock in (control, *lines):
+        poll.register(sock, select.POLLIN)
     while True:
         ready = {descriptor for descriptor, _ in poll.poll()}
         if control.fileno() in ready:
             return  # nothing more is said there but its end
-        if not _bind(later):
-            poll.unregister(later)  # the gateway has ended; the supervisor decides what that means
+        for line, answer in lines.items():
+            if line.fileno() in ready and not answer(line):
+                poll.unregister(line)  # the gateway has ended; the supervisor decides what that means
+
+
+def _connect(line: socket.socket) -> bool:
+    """Answer one request of the gateway's for a socket of this namespace (published ports)."""
+    wanted = line.recv(forward.MESSAGE_BYTES)
+    if wanted:
+        forward.answer(line, wanted)
+    return bool(wanted)
 
 
 def _bind(later: socket.socket) -> bool:

@@ -44,6 +44,7 @@ class Launch:
     held: bool  # the command waits for `Running.release`, all mounts made (runtimes/mount_check.py)
     gateway: socket.socket  # the plumber sends the sockets here
     bound: list[tuple[int, list[int]]]
+    observer: int | None = None  # a Unix socket that gets the listener of exec_watch.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,11 @@ def _become_sandbox(
         plumb.enter_fresh_namespaces(uid, gid)
         step = "network"
         plumb.plumb(how.bound, how.gateway)
+        if how.observer is not None:
+            step = "observer"
+            from cloister.runtimes import exec_watch  # only where somebody watches
+
+            exec_watch.install(how.observer)
         step = "bubblewrap"
         for number, source in placed.items():
             if source is not None:
@@ -218,6 +224,7 @@ def _host_error(failure: dict[str, object]) -> HostError:
         "stage": "the files that the sandbox shares could not be prepared",
         "namespaces": "the sandbox's namespaces could not be made",
         "network": "the sandbox's network could not be set up",
+        "observer": "the sandbox's processes cannot be watched, which needs Linux 5.5 or later",
         "bubblewrap": "bubblewrap could not be started",
     }
     return HostError(briefs[str(step)], details=text, resolution="run: cloister doctor")

@@ -6,8 +6,8 @@ Rule 1: entered are the namespaces of the sandbox's pid 1, held by a pidfd, so n
         number meanwhile.
 Rule 2: the order of user namespaces is from the outside to the inside: each other namespace is entered from the user
         namespace that owns it (setns(2) asks for CAP_SYS_ADMIN there).
-Rule 3: until it has become the command, nothing in the sandbox can look into the guide: setns(2) into a user namespace
-        changes credentials, so the kernel makes it undumpable, and it is never dumpable again.
+Rule 3: until it has become the command, nothing in the sandbox can look into what enters: it is undumpable
+        (PR_SET_DUMPABLE). The kernel does not do so by itself where the user owns the user namespace that is entered.
 Rule 4: at the end there is no capability, no_new_privs is set and the seccomp filter is that of the sandbox: what
         `test_enter.py` compares with the first process.
 """
@@ -161,6 +161,7 @@ def _guide(parent: int, namespaces: _Namespaces, how: _Start, *, group: str, rep
     """Never returns: exits as the command does."""
     code = CloisterError.exit_code
     try:
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
         if group:
             cgroup.enter(cgroup.Group(directory=group))
         if os.geteuid() == 0:

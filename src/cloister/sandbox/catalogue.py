@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 
+from cloister.config import directories
 from cloister.errors import UsageError
 from cloister.sandbox import registry
 from cloister.system import files
@@ -20,7 +21,7 @@ from cloister.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cloister.config.directories import Project
 
@@ -95,6 +96,17 @@ def live(project: Project, name: str) -> registry.Record | None:
         if record.name == name and registry.alive(record.session):
             return record
     return None
+
+
+def around(directory: str, name: str, environ: Mapping[str, str]) -> Project | None:
+    """The nearest project at or above `directory` that keeps a sandbox of that name."""
+    while True:
+        project = directories.project(directory, environ)
+        if os.path.exists(path_of(project, name)):
+            return project
+        if directory == "/":
+            return None
+        directory = os.path.dirname(directory)
 
 
 def path_of(project: Project, name: str) -> str:

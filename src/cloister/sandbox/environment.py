@@ -69,12 +69,14 @@ def variables(
     sandbox_id: str,
     passed: Sequence[str] = (),
     chosen: Mapping[str, str] | None = None,
+    packages: Mapping[str, str] | None = None,
     trust_store: bool = False,
     ssh_agent: bool = False,
 ) -> tuple[tuple[str, str], ...]:
     """Put the environment together, sorted by name.
 
-    `passed` and `chosen` are the plan's `pass_environment` and `environment`. `trust_store`: the gateway
+    `passed` and `chosen` are the plan's `pass_environment` and `environment`, `packages` what package
+    managers are told. `trust_store`: the gateway
     writes TRUST_STORE, so a JVM can be told to read it. `ssh_agent`: somebody listens at SSH_AGENT.
     """
     host = facts.environ
@@ -95,6 +97,7 @@ def variables(
     }
     found |= dict.fromkeys(PROXY_VARIABLES, PROXY)
     found |= dict.fromkeys(TRUST_VARIABLES, CA_BUNDLE)
+    found |= dict(packages or {})
     if trust_store and toolchains.has_java:
         found["JAVA_TOOL_OPTIONS"] = JAVA_OPTIONS
     found |= {name: host[name] for name in passed if name in host}

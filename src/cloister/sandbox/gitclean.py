@@ -73,14 +73,12 @@ def cleaned(text: str, *, work_tree: str | None = None) -> tuple[str, tuple[str,
             dropped.append(name)
             continue
         wanted = (
-            f"[{entry.section} {_quoted(entry.subsection)}]" if entry.subsection else f"[{entry.section}]"
+            f"[{entry.section} {gitconfig.quoted(entry.subsection)}]"
+            if entry.subsection
+            else f"[{entry.section}]"
         )
         if wanted != heading:
             lines.append(wanted)
             heading = wanted
-        lines.append(f"\t{entry.key} = {_quoted(entry.value)}")
+        lines.append(f"\t{entry.key} = {gitconfig.quoted(entry.value)}")
     return "".join(f"{line}\n" for line in lines), tuple(dropped)
-
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -60,6 +60,11 @@ def _named(section: str, subsection: str, key: str) -> tuple[str, str, str]:
     return section, subsection, key.lower()
 
 
+def quoted(value: str) -> str:
+    """A value or a subsection as a configuration file writes it; without control characters."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def identity(text: str) -> str:
     """The user's name and address alone, as a configuration: what a commit needs, and nothing else of the host's."""
     found = {

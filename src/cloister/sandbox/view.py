@@ -71,17 +71,21 @@ def build(
     public_directory: str,
     home_directory: str,
     trust_store: bool = False,
+    workspace_source: str | None = None,
 ) -> SandboxSpec:
     """Build the spec of one sandbox, and make the mount points in its private home.
 
-    `trust_store`: the public directory holds truststore.p12.
+    `trust_store`: the public directory holds truststore.p12. `workspace_source`: the directory that is seen at the
+    workspace's path, if not the workspace itself (workspaces/materialise.py).
     """
     settings = Settings(plan)
     workspace = scan.workspace
+    source = workspace_source or workspace
     tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
     mounts: list[Mount] = [
         *_system(),
         *_etc(facts, sandbox_id, settings.texts("ssh_to_https")),
+        *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
         Tmpfs("/tmp", None, 0o1777),  # noqa: S108
         Directory("/var"),
         Tmpfs("/var/tmp", None, 0o1777),  # noqa: S108
@@ -98,7 +102,7 @@ def build(
         *_known_hosts(facts, settings),
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
-        Bind(workspace, workspace, writable=True),
+        Bind(source, workspace, writable=True),
         *_taken_away(scan),
     ]
     below = f"{facts.home}/"
@@ -120,7 +124,7 @@ def build(
         gid=facts.gid,
         home=facts.home,
         workspace=workspace,
-        cwd=cwd if contains(workspace, cwd) else workspace,
+        cwd=cwd if _is_there(cwd, workspace, source) else workspace,
         command=command,
         environment=environment.variables(
             facts=facts,
@@ -128,12 +132,20 @@ def build(
             sandbox_id=sandbox_id,
             passed=settings.pass_environment,
             chosen=settings.environment,
+            packages=settings.package_environment,
             trust_store=trust_store,
             ssh_agent=settings.ssh_agent,
         ),
         mounts=tuple(mounts),
         limits=settings.limits,
     )
+
+
+def _is_there(cwd: str, workspace: str, source: str) -> bool:
+    """Whether the sandbox has this directory in its workspace, which is `source` on the host."""
+    if not contains(workspace, cwd):
+        return False
+    return source == workspace or os.path.isdir(source + cwd[len(workspace) :])
 
 
 class Settings:
@@ -144,11 +156,13 @@ class Settings:
         self._values: Mapping[str, object] = found if isinstance(found, dict) else {}
         self.pass_environment = self.texts("pass_environment")
         self.read_only = self.texts("read_only")
-        chosen = self._values.get("environment")
-        self.environment = {str(k): str(v) for k, v in chosen.items()} if isinstance(chosen, dict) else {}
-        files = self._values.get("files")
+        self.environment = _table(self._values.get("environment"))
         # What the tools of a credential read: path below the home → text with its placeholder.
-        self.files = {str(k): str(v) for k, v in files.items()} if isinstance(files, dict) else {}
+        self.files = _table(self._values.get("files"))
+        packages = plan.get("packages")
+        managers = packages if isinstance(packages, dict) else {}
+        self.package_environment = _table(managers.get("environment"))
+        self.package_files = _table(managers.get("files"))
         signing = plan.get("ssh")
         self.ssh_agent = isinstance(signing, dict) and signing.get("agent") is True
         hosts = signing.get("hosts") if isinstance(signing, dict) else None
@@ -167,6 +181,10 @@ class Settings:
     def _integer(self, key: str) -> int | None:
         value = self._values.get(key)
         return value if isinstance(value, int) else None
+
+
+def _table(value: object) -> dict[str, str]:
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def _system() -> Iterator[Mount]:

@@ -23,8 +23,10 @@ def sweep_all(state_directory: str, tell: Callable[[str], None]) -> None:
     for runs in directories.all_runs(state_directory):
         for record in registry.records(runs):
             if not registry.alive(record.session):
-                state = os.path.dirname(runs)
-                sweep(Project(workspace=record.workspace, state=state), tell)
+                project = Project(workspace=record.workspace, state=os.path.dirname(runs))
+                sweep(project, tell)
+                if project.throwaway:
+                    files.remove_tree(project.state)
                 break
 
 
@@ -59,7 +61,7 @@ def finish(
     if record.cgroup:
         cgroup.remove(record.cgroup)
     placeholders.release(project.shared, record.sandbox_id)
-    if record.launched:
+    if record.launched and not project.throwaway:
         _quarantine(project, record, tell)
     before_forgetting()
     if record.public_directory:

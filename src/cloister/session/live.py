@@ -31,6 +31,7 @@ class Start:
     """What the first half has found out and made."""
 
     project: Project
+    workspace: str  # its path in the sandbox
     plan: Plan
     facts: Facts
     bubblewrap: Bubblewrap
@@ -42,6 +43,8 @@ class Start:
     kept: registry.Kept
     tell: Callable[[str], None]
     on_started: Callable[[], None] | None = None
+    source: str = ""  # the directory that is shown at the workspace's path
+    observer: int | None = None
 
 
 def run(start: Start) -> int:
@@ -52,13 +55,13 @@ def run(start: Start) -> int:
     # What is kept is entered later, which must not happen before everything is mounted.
     held = start.on_started is not None or _has_sibling(start)
     group = _limit(start, sandbox_id)
-    found_workspace = os.stat(project.workspace)
+    found_workspace = os.stat(start.source)
     found = _scan(start)
     kept.update(
         others=_processes(gateway.pid),
         cgroup=group.directory if group is not None else "",
         nested=tuple(sorted(found.nested)),
-        launched=True,
+        launched=not _is_private(start),
     )
     spec = view.build(
         plan=start.plan,
@@ -69,6 +72,7 @@ def run(start: Start) -> int:
         cwd=start.cwd,
         public_directory=start.public_directory,
         home_directory=project.home,
+        workspace_source=start.source,
         trust_store=start.facts.has_java,
     )
     seccomp_file = seccomp.filter_file(start.state_directory)
@@ -100,6 +104,7 @@ def run(start: Start) -> int:
                     held=held,
                     gateway=gateway.control,
                     bound=_bound(start.plan),
+                    observer=start.observer,
                 ),
             )
         except HostError as error:
@@ -178,6 +183,8 @@ def _release(
 
 
 def _scan(start: Start) -> Protection:
+    if _is_private(start):  # nothing of it is executed on the host: what comes back is reviewed (workspaces/)
+        return Protection(workspace=start.workspace)
     settings = view.Settings(start.plan)
     found = scan.scan(
         start.project.workspace,
@@ -188,6 +195,11 @@ def _scan(start: Start) -> Protection:
     for note in found.notes:
         start.tell(note)
     return found
+
+
+def _is_private(start: Start) -> bool:
+    """Whether the sandbox sees a copy at the workspace's path."""
+    return start.source != start.workspace
 
 
 def _limit(start: Start, sandbox_id: str) -> cgroup.Group | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from cloister.config import directories
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, HostError
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
 from cloister.sandbox import registry, workspace
@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.config.compile import Overrides
     from cloister.config.directories import Project
+    from cloister.network.publish import Bound
     from cloister.session.gateway_process import Gateway
     from cloister.session.run import RunOptions
 
@@ -37,7 +38,15 @@ def run(
     state = directories.state_directory(environ)
     clean_up(state, tell)
     plan = current_plan(project, environ, options.overrides)
+    _check_runtime(plan)
+    stage = options.stage
+    if stage is not None:
+        plan, project = stage.adapt(plan), stage.project
+        source = project.workspace
+    else:
+        source = _source(plan, project, options.name, facts.home, tell)
     bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
+    published = _publish(plan, project, tell)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)
     sandbox_id = f"{project.id}-{os.urandom(3).hex()}"
@@ -64,14 +73,19 @@ def run(
             plan=_with_facts(plan, facts),
             audit_path=project.audit,
             public_directory=public,
-            untrusted=[project.workspace, project.home],
+            untrusted=[source, project.home],
             host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
         )
+        if published:
+            from cloister.session import ports
+
+            ports.give(published, gateway)
         from cloister.session import live  # deferred: loads while the gateway does
 
         return live.run(
             live.Start(
                 project=project,
+                workspace=place,
                 plan=plan,
                 facts=facts,
                 bubblewrap=bubblewrap,
@@ -83,8 +97,36 @@ def run(
                 kept=kept,
                 tell=tell,
                 on_started=options.on_started,
+                source=source,
+                observer=stage.observer if stage is not None else None,
             )
         )
+
+
+def _check_runtime(plan: plans.Plan) -> None:
+    """Nothing starts in another runtime than the one that was asked for."""
+    sandbox = plan.get("sandbox")
+    runtime = sandbox.get("runtime") if isinstance(sandbox, dict) else None
+    if runtime != "embedded":
+        raise HostError(
+            f"the runtime {runtime!r} comes with a later release",
+            resolution='set [sandbox] runtime = "embedded"',
+        )
+
+
+def _source(plan: plans.Plan, project: Project, name: str, home: str, tell: Callable[[str], None]) -> str:
+    """The directory of the host that the sandbox sees as its workspace: the project's own, or a private one."""
+    sandbox = plan.get("sandbox")
+    kind = sandbox.get("workspace", "bind") if isinstance(sandbox, dict) else "bind"
+    if kind == "bind":
+        return project.workspace
+    from cloister.sandbox import catalogue  # here and below: off the hot path
+    from cloister.workspaces import materialise
+
+    unmask = sandbox.get("unmask", ()) if isinstance(sandbox, dict) else ()
+    return materialise.materialise(
+        project, str(kind), name or catalogue.DEFAULT_NAME, home=home, unmask=unmask, tell=tell
+    )
 
 
 def clean_up(state_directory: str, tell: Callable[[str], None]) -> None:
@@ -99,6 +141,16 @@ def _finish(project: Project, kept: registry.Kept, gateway: Gateway, tell: Calla
     from cloister.session import cleanup
 
     cleanup.finish(project, kept.record, tell, before_forgetting=lambda: gateway_process.stop(gateway))
+
+
+def _publish(plan: plans.Plan, project: Project, tell: Callable[[str], None]) -> tuple[Bound, ...]:
+    """Take the ports of this machine that are published. HostError if one is in use."""
+    settings = plan["sandbox"]
+    if not isinstance(settings, dict) or not (settings.get("ports") or settings.get("detect_ports")):
+        return ()
+    from cloister.session import ports  # only where a port is published
+
+    return ports.take(settings, project.workspace, tell)
 
 
 def _with_facts(plan: plans.Plan, facts: host_facts.Facts) -> plans.Plan:

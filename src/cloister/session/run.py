@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cloister.config.compile import Overrides
+    from cloister.config.directories import Project
+    from cloister.sandbox.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What stands in for a project's own things in a sandbox that is only watched (`cloister audit`).
+
+    `project` is throw-away: its workspace, a copy, is shown at the real one's path, unprotected. `adapt` changes the
+    compiled plan. `observer` is a Unix socket that gets the listener of runtimes/exec_watch.py.
+    """
+
+    project: Project
+    adapt: Callable[[Plan], Plan]
+    observer: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +43,7 @@ class RunOptions:
     overrides: Overrides | None = None
     name: str = ""  # of a kept sandbox
     on_started: Callable[[], None] | None = None  # called once its first process runs
+    stage: Stage | None = None
 
 
 def run(options: RunOptions, environ: Mapping[str, str], tell: Callable[[str], None]) -> int:

@@ -62,6 +62,8 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
     home = host_facts.look(environ).home
     start = prepare.start_directory(options.directory)
     project = prepare.find_project(start, home, environ)
+    if options.directory is None:
+        project = catalogue.around(project.workspace, name, environ) or project
     files.make_private_directory(project.sandboxes)
     with files.locked(catalogue.lock_of(project, name)):
         kept = catalogue.load(project, name)
@@ -224,11 +226,11 @@ def _stored(kept: catalogue.Kept | None) -> Overrides | None:
     from cloister.config.settings import Overrides  # the validator's module: off the path of plain starts
 
     words = dict(kept.overrides)
-    names = ("allow", "unmask")
+    names = ("allow", "unmask", "ports")
     return Overrides(
         **{  # type: ignore[arg-type]  # as _document wrote them
             **words,
-            **{name: tuple(words[name]) for name in names},  # type: ignore[arg-type]  # lists
+            **{name: tuple(words[name]) for name in names if name in words},  # type: ignore[arg-type]  # lists
             "environment": tuple((name, value) for name, value in words["environment"]),  # type: ignore[attr-defined]  # pairs
         }
     )

@@ -53,7 +53,19 @@ _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
 
+# seccomp(2) is older: its number differs.
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19: a signal does not start the call anew
+
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 def unshare(flags: int) -> None:
@@ -154,6 +166,31 @@ def move_mount(tree: int, target: str) -> None:
         ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
     )
     _check(result, "move_mount", target)
+
+
+def seccomp_listener(program: bytes, flags: int) -> int:
+    """seccomp(2): install a filter (an array of struct sock_filter) for good; the descriptor of its notifications."""
+    number = _SYS_SECCOMP.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, "seccomp: the number of the call is not known for this machine")
+    result = _syscall(
+        number,
+        ctypes.c_uint(SECCOMP_SET_MODE_FILTER),
+        ctypes.c_uint(SECCOMP_FILTER_FLAG_NEW_LISTENER | flags),
+        ctypes.byref(_Program(len(program) // 8, program)),
+    )
+    return _check(result, "seccomp")
+
+
+def inotify_init() -> int:
+    """inotify_init1(2), not blocking."""
+    return _check(_libc.inotify_init1(ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)), "inotify_init1")
+
+
+def inotify_add_watch(descriptor: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2)."""
+    result = _libc.inotify_add_watch(ctypes.c_int(descriptor), os.fsencode(path), ctypes.c_uint32(mask))
+    return _check(result, "inotify_add_watch", path)
 
 
 def _syscall(number: int, *arguments: object) -> int:

@@ -11,7 +11,7 @@ import pytest
 from cloister.config.compile import compile_plan, compile_project
 from cloister.config.preset import load_presets
 from cloister.config.settings import Overrides
-from cloister.errors import UntrustedConfigurationError, UsageError
+from cloister.errors import ConfigurationError, UntrustedConfigurationError, UsageError
 from cloister.policy.codec import parse_policy
 from cloister.types import Policy, Reach
 
@@ -202,3 +202,50 @@ def test_sources_are_every_file_that_was_read_or_is_missing(tmp_path: Path) -> N
     without = compile_project(str(workspace), environ, Overrides(no_project_file=True))
     assert without["sources"] == [{"path": paths[0], "text": "# mine\n"}]
     assert "project:allow:api.example.com" not in ids(parse_policy(without["policy"]))
+
+
+def published(user: str | None = None, project: str | None = None, overrides: Overrides = NOTHING) -> Any:
+    sandbox = plan_of(user, project, overrides)["sandbox"]
+    return sandbox["ports"], sandbox["detect_ports"]
+
+
+def test_nothing_is_published_by_default() -> None:
+    assert published() == ([], False)
+
+
+def test_ports_of_all_files_and_the_command_line_add_up_each_once() -> None:
+    found = published(
+        "[sandbox]\nports = [3000]",
+        '[sandbox]\nports = ["3000", "8080:3001", "auto:5173"]',
+        Overrides(ports=("9000", "8080:3001")),
+    )
+    assert found == (
+        [
+            {"host": 3000, "sandbox": 3000},
+            {"host": 8080, "sandbox": 3001},
+            {"host": 5173, "sandbox": 5173, "auto": True},
+            {"host": 9000, "sandbox": 9000},
+        ],
+        False,
+    )
+
+
+@pytest.mark.parametrize("text", ['"detect"', '["detect"]', '["detect", "detect"]'])
+def test_ports_are_looked_for_where_a_file_or_the_command_line_says_so(text: str) -> None:
+    assert published(f"[sandbox]\nports = {text}") == ([], True)
+    assert published(overrides=Overrides(detect_ports=True)) == ([], True)
+
+
+@pytest.mark.parametrize("text", ["443", "3000:53", "x", "detect", "0.0.0.0:80"])
+def test_a_wrong_port_of_the_command_line_is_a_fault_of_the_command_line(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        published(overrides=Overrides(ports=(text,)))
+    assert caught.value.brief.startswith("--publish: ")
+
+
+def test_ports_of_two_files_that_want_the_same_one_here_are_refused() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        published("[sandbox]\nports = [3000]", '[sandbox]\nports = ["3000:4000"]')
+    assert (
+        caught.value.brief == "cloister.toml:2: [sandbox] ports: port 3000 of this machine is published twice"
+    )

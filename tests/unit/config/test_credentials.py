@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from cloister.config import shown
 from cloister.config.compile import compile_plan
 from cloister.config.injection import FORBIDDEN_HEADERS, parse_injection, slot, written
+from cloister.config.place import Place
 from cloister.config.preset import load_presets
-from cloister.config.settings import Overrides, Place
+from cloister.config.settings import Overrides
 from cloister.credentials import placeholder
 from cloister.errors import CloisterError, ConfigurationError, UsageError
 from cloister.policy.codec import parse_policy

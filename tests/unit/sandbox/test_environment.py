@@ -56,3 +56,15 @@ def test_the_plan_adds_and_wins_but_for_our_id() -> None:
 def test_java_is_told_only_of_a_store_that_is_written() -> None:
     assert "JAVA_TOOL_OPTIONS" not in inside({})
     assert environment.TRUST_STORE in inside({}, trust_store=True)["JAVA_TOOL_OPTIONS"]
+
+
+def test_what_package_managers_are_told_gives_way_to_the_user() -> None:
+    told = {"npm_config_ignore_scripts": "true", "PIP_ONLY_BINARY": ":all:"}
+    assert inside({}, packages=told).items() >= told.items()
+    found = inside(
+        {"PIP_ONLY_BINARY": ":none:"},
+        packages=told,
+        passed=["PIP_ONLY_BINARY"],
+        chosen={"npm_config_ignore_scripts": "false"},
+    )
+    assert (found["PIP_ONLY_BINARY"], found["npm_config_ignore_scripts"]) == (":none:", "false")

@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Path:
     return directory
 
 
-def spec_of(home: Path, plan: dict[str, Any]) -> SandboxSpec:
+def spec_of(home: Path, plan: dict[str, Any], *, source: Path | None = None, cwd: str = "") -> SandboxSpec:
     project = home.parent / "project"
     project.mkdir(exist_ok=True)
     return view.build(
@@ -36,9 +36,10 @@ def spec_of(home: Path, plan: dict[str, Any]) -> SandboxSpec:
         scan=Protection(workspace=str(project)),
         sandbox_id="s1",
         command=("true",),
-        cwd=str(project),
+        cwd=f"{project}{cwd}",
         public_directory=str(home.parent),
         home_directory=str(home),
+        workspace_source=str(source) if source else None,
     )
 
 
@@ -81,3 +82,24 @@ def test_no_agent_unless_it_is_forwarded(home: Path, signing: object) -> None:
 
 def test_the_agents_socket_is_the_filtered_one(home: Path) -> None:
     assert dict(spec_of(home, {"ssh": {"agent": True}}).environment)["SSH_AUTH_SOCK"] == SSH_AGENT
+
+
+def test_what_package_managers_are_told(home: Path) -> None:
+    told = {"environment": {"UV_NO_BUILD": "1"}, "files": {"/etc/uv/uv.toml": "no-build = true\n"}}
+    spec = spec_of(home, {"packages": told})
+    assert dict(spec.environment)["UV_NO_BUILD"] == "1"
+    assert data_of(spec)["/etc/uv/uv.toml"].content == b"no-build = true\n"
+    out = spec_of(home, {"packages": {"files": {"/etc/uv/uv.toml": ""}}})
+    assert "/etc/uv/uv.toml" not in data_of(out)
+
+
+def test_a_private_copy_is_seen_at_the_projects_own_path(home: Path, tmp_path: Path) -> None:
+    project, source = tmp_path / "project", tmp_path / "copy"
+    (project / "only/here").mkdir(parents=True)
+    (source / "both").mkdir(parents=True)
+    spec = spec_of(home, {}, source=source, cwd="/only/here")
+    assert Bind(str(source), str(project), writable=True) in spec.mounts
+    assert not [mount for mount in spec.mounts if isinstance(mount, Bind) and mount.source == str(project)]
+    assert spec.cwd == str(project), "the copy has no such directory"
+    assert spec_of(home, {}, source=source, cwd="/both").cwd == f"{project}/both"
+    assert spec_of(home, {}, cwd="/only/here").cwd == f"{project}/only/here"
