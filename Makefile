@@ -23,9 +23,10 @@ check: setup         ## format, lint, types, import contracts, unit tests, a lit
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q -n $(WORKERS) tests/unit tests/fuzz
 
-test: check          ## everything: check, then end-to-end tests as root and as an ordinary user
+test: check          ## everything: check, then end-to-end tests as root and as an ordinary user, and those of every runtime
 	@tools/setup-tests.sh
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e
+	$(BIN)/pytest tests/contract
 
 fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0

@@ -46,6 +46,14 @@ class Namespace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The sandbox's network namespace, and the line to the container that holds it (network/holder.py)."""
+
+    network: int
+    line: socket.socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connector:
     """The socket of a connector (network/forward.py) that the runtime has started in the sandbox's namespace."""
 
@@ -77,7 +85,7 @@ class Answer:
     allowed: bool
 
 
-Message = Listen | Namespace | Connector | Plumbed | Ping | Answer | Ended
+Message = Listen | Namespace | Holder | Connector | Plumbed | Ping | Answer | Ended
 
 
 class ProtocolError(Exception):
@@ -112,6 +120,8 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             )
         case "namespace" if len(descriptors) == 2:
             return Namespace(user=descriptors[0], network=descriptors[1])
+        case "holder" if len(descriptors) == 2:
+            return Holder(network=descriptors[0], line=socket.socket(fileno=descriptors[1]))
         case "connector" if len(descriptors) == 1:
             return Connector(sock=socket.socket(fileno=descriptors[0]))
         case "plumbed":

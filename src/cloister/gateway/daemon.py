@@ -10,6 +10,7 @@ import asyncio
 import os
 import resource
 import socket
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -190,6 +191,9 @@ class Gateway:
                 self._network = network
                 self.binder.bind_in_namespace = _binder_in(user, network)
                 self.connector.start = _connector_in(user, network)
+            case control.Holder(network=network, line=line):
+                self._network = network
+                self.binder.bind_in_namespace = _binder_through(line)
             case control.Connector(sock=sock):
                 self.connector.adopt(sock)
             case control.Plumbed():
@@ -329,6 +333,18 @@ def _binder_in(user: int, network: int) -> Bind:
         from cloister.network import enter  # starts a program: only where a pattern names a port
 
         return enter.bind_later(user, network, wanted)
+
+    return bind
+
+
+def _binder_through(line: socket.socket) -> Bind:
+    lock = threading.Lock()  # names are bound in threads, and the line is one
+
+    def bind(wanted: list[tuple[str, int]]) -> list[socket.socket]:
+        from cloister.network import holder  # only where a pattern names a port
+
+        with lock:
+            return holder.bind_later(line, wanted)
 
     return bind
 

@@ -61,10 +61,11 @@ def serve(peer: socket.socket) -> None:
     """Answer until the peer is gone."""
     with suppress(ConnectionError):  # it went with an answer unread
         while wanted := peer.recv(MESSAGE_BYTES):
-            _answer(peer, wanted)
+            answer(peer, wanted)
 
 
-def _answer(peer: socket.socket, wanted: bytes) -> None:
+def answer(peer: socket.socket, wanted: bytes) -> None:
+    """Send one socket, or why there is none."""
     try:
         made = socket.socket(
             FAMILIES[wanted], socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

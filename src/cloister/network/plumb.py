@@ -44,6 +44,13 @@ def enter_fresh_namespaces(uid: int, gid: int) -> None:
 
 
 def plumb(bound: list[tuple[int, list[int]]], gateway: socket.socket) -> None:
+    """Set up the namespace that this process is in and pass its sockets, and the namespaces, to the gateway."""
+    pass_sockets(bound, gateway)
+    _send_namespaces(gateway)
+    send(gateway, {"op": "plumbed"}, [])
+
+
+def pass_sockets(bound: list[tuple[int, list[int]]], gateway: socket.socket) -> None:
     """Set up the namespace that this process is in and pass its sockets to the gateway.
 
     `bound` lists (stand-in index, ports) for the ports that only a rule names.
@@ -54,15 +61,13 @@ def plumb(bound: list[tuple[int, list[int]]], gateway: socket.socket) -> None:
         sockets += listeners(family, bound)
     for start in range(0, len(sockets), DESCRIPTORS_A_PACKET):
         part = sockets[start : start + DESCRIPTORS_A_PACKET]
-        _send(
+        send(
             gateway,
             {"op": "listen", "sockets": [description for description, _ in part]},
             [listening.fileno() for _, listening in part],
         )
     for _, listening in sockets:
         listening.close()
-    _send_namespaces(gateway)
-    _send(gateway, {"op": "plumbed"}, [])
 
 
 def configure() -> list[int]:
@@ -136,12 +141,13 @@ def bind(kind: str, address: str, port: int) -> socket.socket:
 
 def _send_namespaces(gateway: socket.socket) -> None:
     descriptors = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")]
-    _send(gateway, {"op": "namespace"}, descriptors)
+    send(gateway, {"op": "namespace"}, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-def _send(gateway: socket.socket, message: object, descriptors: list[int]) -> None:
+def send(gateway: socket.socket, message: object, descriptors: list[int]) -> None:
+    """One message of the control socket (docs/architecture.md)."""
     socket.send_fds(gateway, [json.dumps(message).encode()], descriptors)
 
 

@@ -1,10 +1,8 @@
 """The sandbox's system call filter, compiled by libseccomp and kept as a file.
 
-Rule 1: an allow-list (seccomp_table.py). What a rule does not name is ENOSYS; a foreign architecture (i386,
-x32) likewise.
-Rule 2: a grant compares all 64 bits of an argument where it can, so that junk in the upper half is refused; a
-refusal compares only those bits that the kernel looks at (CVE-2019-10063: TIOCSTI with bit 32 set passed).
-Rule 3: compiling takes tens of milliseconds and loads ctypes, so it happens once; a start opens a file whose
+Rule 1: the rules are those of seccomp_rules.py. What they do not name is ENOSYS; a foreign architecture (i386, x32)
+likewise.
+Rule 2: compiling takes tens of milliseconds and loads ctypes, so it happens once; a start opens a file whose
 name holds its checksum.
 """
 
@@ -15,6 +13,7 @@ import os
 
 import cloister
 from cloister.errors import HostError
+from cloister.runtimes import seccomp_rules as rules
 from cloister.runtimes import seccomp_table as table
 from cloister.system import files
 
@@ -22,34 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any  # pyseccomp has no types
 
-FORMAT = 1  # raise when the rules in this module change
+FORMAT = 1  # raise when seccomp_rules.py changes
 BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE: some ten comparisons a call instead of some hundred
 INSTRUCTION_BYTES = 8  # struct sock_filter
-
-CLONE_NEW_FLAGS = (
-    0x00000080,  # CLONE_NEWTIME
-    0x00020000,  # CLONE_NEWNS
-    0x02000000,  # CLONE_NEWCGROUP
-    0x04000000,  # CLONE_NEWUTS
-    0x08000000,  # CLONE_NEWIPC
-    0x10000000,  # CLONE_NEWUSER
-    0x20000000,  # CLONE_NEWPID
-    0x40000000,  # CLONE_NEWNET
-)
-# clone's lowest byte is the exit signal, so CLONE_NEWTIME cannot be asked for there.
-CLONE_FLAGS = CLONE_NEW_FLAGS[1:]
-O_CREAT = 0o100
-O_TMPFILE = 0o20000000  # __O_TMPFILE alone; O_TMPFILE has O_DIRECTORY as well
-SUID, SGID = 0o4000, 0o2000
-S_IFMT, S_IFCHR, S_IFBLK = 0o170000, 0o020000, 0o060000
-HARMLESS_NODES = (0, 0o100000, 0o010000, 0o140000)  # (regular), regular, FIFO, socket
-AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
-SOCK_STREAM, SOCK_DGRAM = 1, 2
-INET_PROTOCOLS = (0, 1, 6, 17, 58)  # default, ICMP (echo only), TCP, UDP, ICMPv6 (echo only)
-DCCP = 33
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C
-PERSONALITIES = (0, 8, 0xFFFFFFFF)  # PER_LINUX, PER_LINUX32, "tell me"
-EPERM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 38, 93, 97
 
 
 def filter_file(directory: str) -> str:
@@ -90,10 +64,11 @@ def program() -> bytes:
             details=str(error),
             resolution="apt-get install libseccomp2",
         ) from error
-    seccomp = pyseccomp.SyscallFilter(pyseccomp.ERRNO(ENOSYS))
-    seccomp.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ERRNO(ENOSYS))
+    seccomp = pyseccomp.SyscallFilter(pyseccomp.ERRNO(rules.ENOSYS))
+    seccomp.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ERRNO(rules.ENOSYS))
     seccomp.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, BINARY_TREE)
-    _Rules(pyseccomp, seccomp).add_all()
+    for rule in rules.rules():
+        _add(pyseccomp, seccomp, rule)
     descriptor = os.memfd_create("seccomp")
     with os.fdopen(descriptor, "w+b") as file:
         seccomp.export_bpf(file)
@@ -101,120 +76,28 @@ def program() -> bytes:
         return file.read()
 
 
-class _Rules:
-    """Adds the rules to one filter. `pyseccomp` is passed in: importing this module must not load it."""
+def _add(library: Any, compiled: Any, rule: rules.Rule) -> None:
+    """Add one rule to a filter. `library` is pyseccomp: importing this module must not load it."""
+    try:
+        number = library.resolve_syscall(library.Arch.NATIVE, rule.name)
+    except ValueError:
+        return  # newer than this libseccomp, so unknown to the filter: ENOSYS
+    if number < 0:
+        return  # of another architecture
+    action = library.ALLOW if rule.errno is None else library.ERRNO(rule.errno)
+    compiled.add_rule(action, number, *(_argument(library, one) for one in rule.conditions))
 
-    def __init__(self, pyseccomp: Any, seccomp: Any) -> None:
-        self._library = pyseccomp
-        self._filter = seccomp
 
-    def add_all(self) -> None:
-        """Add every rule. The conditions on one call never overlap with different actions."""
-        for name in table.ALLOWED:
-            self._allow(name)
-        for name in table.FORBIDDEN:
-            self._refuse(name)
-        # table.ABSENT needs no rule: it names what must stay out of the others.
-        self._namespaces()
-        self._modes()
-        self._nodes()
-        self._sockets()
-        self._ioctls()
-        for persona in PERSONALITIES:
-            self._allow("personality", self._equal(0, persona))
-
-    def _namespaces(self) -> None:
-        for name, flags in (("clone", CLONE_FLAGS), ("unshare", CLONE_NEW_FLAGS)):
-            self._allow(name, self._bits(0, sum(flags), 0))
-            for flag in flags:
-                self._refuse(name, self._bits(0, flag, flag))
-
-    def _modes(self) -> None:
-        """Refuse SUID and SGID: the file belongs to the host's user, and others could run it as that user."""
-        for name, argument in (("chmod", 1), ("fchmod", 1), ("fchmodat", 2)):
-            self._allow(name, self._bits(argument, SUID | SGID, 0))
-            for bit in (SUID, SGID):
-                self._refuse(name, self._bits(argument, bit, bit))
-        self._allow("creat", self._bits(1, SUID | SGID, 0))
-        for bit in (SUID, SGID):
-            self._refuse("creat", self._bits(1, bit, bit))
-        for name, flags in (("open", 1), ("openat", 2)):
-            mode = flags + 1  # junk unless the call creates
-            self._allow(name, self._bits(flags, O_CREAT | O_TMPFILE, 0))
-            for creating in (O_CREAT, O_TMPFILE):
-                self._allow(name, self._bits(flags, creating, creating), self._bits(mode, SUID | SGID, 0))
-                for bit in (SUID, SGID):
-                    self._refuse(name, self._bits(flags, creating, creating), self._bits(mode, bit, bit))
-
-    def _nodes(self) -> None:
-        for name, mode in (("mknod", 1), ("mknodat", 2)):
-            for kind in HARMLESS_NODES:
-                self._allow(name, self._bits(mode, S_IFMT | SUID | SGID, kind))
-            for kind in (S_IFCHR, S_IFBLK):
-                self._refuse(name, self._bits(mode, S_IFMT, kind))
-            for bit in (SUID, SGID):
-                for kind in HARMLESS_NODES:
-                    self._refuse(name, self._bits(mode, S_IFMT | bit, kind | bit))
-
-    def _sockets(self) -> None:
-        """Grant Unix, TCP, UDP and the netlink that getaddrinfo reads; name the reason for the rest."""
-        self._allow("socket", self._equal(0, AF_UNIX))
-        self._allow("socket", self._equal(0, AF_NETLINK), self._equal(2, 0))  # NETLINK_ROUTE
-        self._refuse("socket", self._equal(0, AF_NETLINK), self._above(2, 0), errno=EPROTONOSUPPORT)
-        for family in (AF_INET, AF_INET6):
-            for kind in range(16):
-                if kind not in {SOCK_STREAM, SOCK_DGRAM}:
-                    self._refuse("socket", self._equal(0, family), self._bits(1, 0xF, kind))
-                    continue
-                exact = (self._equal(0, family), self._bits(1, 0xF, kind))
-                for protocol in INET_PROTOCOLS:
-                    self._allow("socket", *exact, self._equal(2, protocol))
-                # Go and others take this errno for "no MPTCP here" and fall back, but not EPERM.
-                self._refuse("socket", *exact, self._equal(2, DCCP), errno=EPROTONOSUPPORT)
-                self._refuse("socket", *exact, self._above(2, max(INET_PROTOCOLS)), errno=EPROTONOSUPPORT)
-        for family in range(AF_NETLINK):
-            if family not in {AF_UNIX, AF_INET, AF_INET6}:
-                self._refuse("socket", self._equal(0, family), errno=EAFNOSUPPORT)
-        self._refuse("socket", self._above(0, AF_NETLINK), errno=EAFNOSUPPORT)
-
-    def _ioctls(self) -> None:
-        """Grant every request but two that type into the terminal.
-
-        libseccomp has no "all but these": grants and refusals of one call must not overlap, and an argument
-        may be compared only once in a rule. So the grants are the 28 ways to differ from 0x541? in its first
-        differing bit, and the 14 other values of the last digit.
-        """
-        word = 0xFFFFFFFF
-        for bit in range(4, 32):
-            mask = word & ~((1 << bit) - 1)
-            self._allow("ioctl", self._bits(1, mask, (TIOCSTI ^ (1 << bit)) & mask))
-        for digit in range(16):
-            request = (TIOCSTI & ~0xF) | digit
-            act = self._refuse if request in {TIOCSTI, TIOCLINUX} else self._allow
-            act("ioctl", self._bits(1, word, request))
-
-    def _allow(self, name: str, *conditions: Any) -> None:
-        self._add(self._library.ALLOW, name, conditions)
-
-    def _refuse(self, name: str, *conditions: Any, errno: int = EPERM) -> None:
-        self._add(self._library.ERRNO(errno), name, conditions)
-
-    def _add(self, action: int, name: str, conditions: tuple[Any, ...]) -> None:
-        try:
-            number = self._library.resolve_syscall(self._library.Arch.NATIVE, name)
-        except ValueError:
-            return  # newer than this libseccomp, so unknown to the filter: ENOSYS
-        if number >= 0:  # negative: of another architecture
-            self._filter.add_rule(action, number, *conditions)
-
-    def _equal(self, argument: int, value: int) -> Any:
-        return self._library.Arg(argument, self._library.EQ, value)
-
-    def _above(self, argument: int, value: int) -> Any:
-        return self._library.Arg(argument, self._library.GT, value)
-
-    def _bits(self, argument: int, mask: int, value: int) -> Any:
-        return self._library.Arg(argument, self._library.MASKED_EQ, mask, value)
+def _argument(library: Any, condition: rules.Condition) -> Any:
+    match condition.how:
+        case "equal":
+            return library.Arg(condition.argument, library.EQ, condition.value)
+        case "above":
+            return library.Arg(condition.argument, library.GT, condition.value)
+        case "bits":
+            return library.Arg(condition.argument, library.MASKED_EQ, condition.mask, condition.value)
+        case how:
+            raise ValueError(f"no comparison {how!r}")
 
 
 def _key() -> str:

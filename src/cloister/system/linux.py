@@ -95,6 +95,11 @@ def drop_capabilities() -> None:
                 break
             raise
         number += 1
+    clear_capabilities()
+
+
+def clear_capabilities() -> None:
+    """Empty the sets of capabilities(7) but the bounding set, which only a holder of CAP_SETPCAP can change."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)), "capset")
