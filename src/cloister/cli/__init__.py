@@ -41,6 +41,7 @@ COMMANDS = {
     "worktree": ("worktree", "list and remove the work trees that agents work in"),
     "diff": ("diff", "show what a sandbox has changed in a workspace of its own"),
     "apply": ("apply", "bring those changes back, after showing them"),
+    "cp": ("cp", "copy files into or out of a sandbox"),
     "audit": ("audit", "say what an installation's dependency code does, in a throw-away sandbox"),
     "image": ("image", "build and list the container images that sandboxes start from"),
     "logs": ("logs", "show what the sandbox did on the network"),

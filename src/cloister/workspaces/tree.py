@@ -43,8 +43,9 @@ class Entry:
 def entries(root: str, *, enter: Callable[[str], bool] = lambda path: path != GIT) -> dict[str, Entry]:
     """Everything below `root`, by path. What `enter` refuses (the repository at the top) is left out whole."""
     found: dict[str, Entry] = {}
-    for directory, names, file_names, descriptor in os.fwalk(root, onerror=_refuse, follow_symlinks=False):
-        prefix = "" if directory == root else f"{os.path.relpath(directory, root)}/"
+    top = f"{root}/."  # the directory itself, where `root` is a link of ours in /proc
+    for directory, names, file_names, descriptor in os.fwalk(top, onerror=_refuse, follow_symlinks=False):
+        prefix = "" if directory == top else f"{directory[len(top) + 1 :]}/"
         for name in (*names, *file_names):
             path = prefix + name
             if enter(path):
@@ -174,12 +175,12 @@ def remove_whole(directory: str) -> None:
     shutil.rmtree(directory)
 
 
-def replace(source: str, root: str, entry: Entry) -> None:
+def replace(source: str, root: str, entry: Entry, path: str | None = None) -> None:
     """Put a file or a link of `source` in place below `root`: whoever looks sees the old one or the new one.
 
-    A file that is replaced keeps its mode, but for whether it is executable.
+    A file that is replaced keeps its mode, but for whether it is executable. `path`: if it is another in `root`.
     """
-    with parent_of(root, entry.path, make=True) as (directory, name):
+    with parent_of(root, path or entry.path, make=True) as (directory, name):
         known = look(directory, name, entry.path)
         if known is not None and known.kind == "directory":
             os.rmdir(name, dir_fd=directory)
