@@ -8,13 +8,20 @@ install() { # PROGRAM PACKAGE…: the Debian packages, unless there is such a pr
     [[ ! -x /usr/bin/$program && ! -x /usr/local/bin/$program && ! -x /usr/sbin/$program ]] || return 0
     ((EUID == 0)) || sudo=(sudo)
     echo "setup-tests: installing $*"
-    "${sudo[@]}" apt-get update -qq
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    "${sudo[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq
+    # What runs on this machine is not restarted for it.
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 install npm nodejs npm
 install gh gh
 install ssh-agent openssh-client
+# The container engines (tests/engines.py), and what makes the image that they run.
+install dockerd docker.io iptables
+install docker docker-cli # newer Debians have it apart
+install podman podman uidmap slirp4netns fuse-overlayfs
+install newuidmap uidmap
+install mmdebstrap mmdebstrap
 # Debian starts a server that it installs: CI's machine may have one, a developer's own is asked by a skipped test.
 [[ -z ${CI-} ]] || install sshd openssh-server
 

@@ -1,0 +1,232 @@
+"""Container engines of the tests' own: a private dockerd, and podman with its own storage, as root and as a user.
+
+    from tests.engines import docker, engine_base, podman, rootless_podman   # fixtures
+
+Rule 1: nothing of the machine's engines is touched: own data root, exec root, socket, networks; no firewall rule.
+Rule 2: started once a run, at the first test that asks, and ended by pid. If pytest is killed, dockerd ends too.
+Rule 3: no registry: the image IMAGE is a Debian that mmdebstrap makes once, kept in .cache/images.
+Rule 4: an engine that is there and does not start is a failure, with its log. One that is missing is a failure in CI
+        and a skip with its reason elsewhere (`make test` installs them).
+
+For development, CLOISTER_TEST_DOCKER=unix:///… names a dockerd that runs already and has IMAGE.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+IMAGE = "cloister-test-base"
+BASE = Path(__file__).parents[1] / ".cache/images/base.tar"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RUNNING = "CLOISTER_TEST_DOCKER"
+PACKAGES = ("procps",)  # beside the minimal system: ps
+_START_S = 60.0
+_CLIENT_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A started engine. `environment` is what its client needs; `prefix` becomes its user."""
+
+    program: str  # "docker" or "podman"
+    environment: Mapping[str, str]
+    prefix: tuple[str, ...] = ()
+    rootless: bool = False
+
+    def __call__(self, *arguments: str, stdin: bytes | None = None, check: bool = True) -> str:
+        """Run a command of its client; what it printed."""
+        done = subprocess.run(
+            [*self.prefix, self.program, *arguments],
+            env={"PATH": PATH, **self.environment},
+            cwd="/",
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            timeout=_CLIENT_S,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{self.program} {arguments}: {done.stderr.decode(errors='replace')}")
+        return done.stdout.decode(errors="replace").strip()
+
+
+@pytest.fixture(scope="session")
+def engine_base() -> Path:
+    """The root file system of IMAGE, as a tar."""
+    if not BASE.exists():
+        _need("mmdebstrap")
+        BASE.parent.mkdir(parents=True, exist_ok=True)
+        part = BASE.with_suffix(f".{os.getpid()}.tar")
+        argv = [
+            "mmdebstrap",
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            "--quiet",
+            _suite(),
+            str(part),
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            part.unlink(missing_ok=True)
+            pytest.fail(f"mmdebstrap could not make the image: {done.stderr[-3000:]}")
+        part.rename(BASE)
+    return BASE
+
+
+@pytest.fixture(scope="session")
+def docker(engine_base: Path) -> Iterator[Engine]:
+    """A dockerd with IMAGE."""
+    running = os.environ.get(RUNNING)
+    if running:
+        yield Engine(program="docker", environment={"DOCKER_HOST": running, "HOME": "/nonexistent"})
+        return
+    _need("docker", "dockerd", "setpriv")
+    if os.geteuid() != 0:
+        _missing("a private dockerd needs root")
+    with _directory("docker") as base, _dockerd(base) as engine:
+        engine("import", str(engine_base), IMAGE)
+        yield engine
+        _remove_containers(engine)
+
+
+@contextmanager
+def _dockerd(base: Path) -> Iterator[Engine]:
+    socket, log = f"unix://{base}/docker.sock", base / "log"
+    # No default bridge and no iptables: Rule 1. Networks that a test makes itself work without.
+    argv = [
+        "setpriv", "--pdeathsig=TERM", "dockerd", "--data-root", f"{base}/data", "--exec-root", f"{base}/exec",
+        "--pidfile", f"{base}/pid", "--host", socket, "--bridge=none", "--iptables=false", "--ip6tables=false",
+    ]  # fmt: skip
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={"PATH": PATH}, cwd="/"
+        )
+    engine = Engine(program="docker", environment={"DOCKER_HOST": socket, "HOME": str(base)})
+    try:
+        end = time.monotonic() + _START_S
+        while not engine("version", "--format", "{{.Server.Version}}", check=False):
+            if process.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"dockerd does not start:\n{log.read_text(errors='replace')[-4000:]}")
+            with _suppress_timeout():
+                process.wait(0.05)  # until it ends, or it is time to ask again
+        yield engine
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def podman(engine_base: Path) -> Iterator[Engine]:
+    """podman as root, with IMAGE."""
+    if os.geteuid() != 0:
+        _missing("podman as root needs root")
+    _need("podman")
+    with _directory("podman") as base:
+        yield from _podman(base, engine_base, 0, prefix=(), ulimits=("nofile=1024:1024", "nproc=4096:4096"))
+
+
+@pytest.fixture(scope="session")
+def rootless_podman(engine_base: Path, user: object) -> Iterator[Engine]:
+    """podman as the tests' ordinary user (fixture `user` of tests/e2e), with IMAGE."""
+    _need("podman", "newuidmap")
+    uid, gid = int(user.uid), int(user.gid)  # type: ignore[attr-defined]  # Identity lives in tests/e2e
+    prefix = (
+        () if uid == os.geteuid() else ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--")
+    )
+    with _directory("podman-user") as base:
+        yield from _podman(base, engine_base, uid, prefix=prefix, ulimits=("nofile=1024:1024",))
+
+
+def _podman(
+    base: Path, tar: Path, uid: int, *, prefix: tuple[str, ...], ulimits: tuple[str, ...]
+) -> Iterator[Engine]:
+    """Its configuration as files, as a user's would be: what runs it needs no options of ours."""
+    base.chmod(0o755)
+    for name, mode in (("home", 0o755), ("run", 0o700), ("data", 0o755)):
+        (base / name).mkdir(mode=mode)
+        os.chown(base / name, uid, -1)
+    runtime = "crun" if shutil.which("crun", path=PATH) else "runc"
+    (base / "containers.conf").write_text(
+        f'[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f"[containers]\ndefault_ulimits = {list(ulimits)}\n".replace("'", '"')
+    )
+    (base / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{base}/data"\nrunroot = "{base}/run/storage"\n'
+    )
+    environment = {
+        "HOME": str(base / "home"),
+        "XDG_RUNTIME_DIR": str(base / "run"),
+        "CONTAINERS_CONF": str(base / "containers.conf"),
+        "CONTAINERS_STORAGE_CONF": str(base / "storage.conf"),
+    }
+    engine = Engine(program="podman", environment=environment, prefix=prefix, rootless=uid != 0)
+    engine("import", "-", IMAGE, stdin=tar.read_bytes())
+    yield engine
+    _remove_containers(engine)
+    # As its user, in its namespace: layers of a rootless one belong to its subordinate ids.
+    if uid:
+        engine("unshare", "rm", "-rf", str(base / "data"), check=False)
+
+
+def _remove_containers(engine: Engine) -> None:
+    found = engine("ps", "--all", "--quiet", check=False).split()
+    if found:
+        engine("rm", "--force", "--volumes", *found, check=False)
+
+
+@contextmanager
+def _directory(name: str) -> Iterator[Path]:
+    """Short: the path of a Unix socket has 107 bytes. On a disk: overlayfs does not lie upon itself."""
+    base = Path(tempfile.mkdtemp(prefix=f"cloister-{name}-", dir="/var/tmp"))
+    try:
+        yield base
+    finally:
+        for mount in _mounts_below(str(base)):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _mounts_below(directory: str) -> list[str]:
+    targets = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    return sorted((target for target in targets if target.startswith(f"{directory}/")), reverse=True)
+
+
+@contextmanager
+def _suppress_timeout() -> Iterator[None]:
+    try:
+        yield
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _suite() -> str:
+    """The suite of this Debian; elsewhere, bookworm's."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    values = dict(line.split("=", 1) for line in lines if "=" in line)
+    return values.get("VERSION_CODENAME", "bookworm") if values.get("ID") == "debian" else "bookworm"
+
+
+def _need(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program, path=PATH) is None:
+            _missing(f"{program} is not installed (tools/setup-tests.sh installs it)")
+
+
+def _missing(reason: str) -> NoReturn:
+    fault: Callable[[str], NoReturn] = pytest.fail if os.environ.get("CI") else pytest.skip
+    fault(reason)
