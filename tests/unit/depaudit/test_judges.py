@@ -50,6 +50,7 @@ def test_a_script_is_recognised_by_how_it_is_started(case: dict[str, Any]) -> No
 )
 def test_a_program_is_named_as_people_name_it(case: dict[str, Any]) -> None:
     assert scripts.program(case["arguments"]) == case["name"]
+    assert scripts.shown(case["arguments"]) == case.get("shown", case["name"])
 
 
 def test_a_place_has_a_meaning() -> None:
