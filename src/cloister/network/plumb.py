@@ -22,6 +22,9 @@ WILDCARD_PORTS = (80, 443)
 DNS_PORT = 53
 PROXY_PORT = 3128
 BACKLOG = 4096
+_NOWHERE = "192.0.2.1"
+_UNCAPTURED_PORT = 9  # discard
+_PROBE_TIMEOUT_S = 1.0
 DESCRIPTORS_A_PACKET = 100  # SCM_MAX_FD is 253
 
 _IP_PKTINFO = 8  # Python 3.11 does not name these two
@@ -68,6 +71,23 @@ def pass_sockets(bound: list[tuple[int, list[int]]], gateway: socket.socket) -> 
         )
     for _, listening in sockets:
         listening.close()
+
+
+def prove() -> None:
+    """Try what the sandbox relies on, from where it will be: OSError if the network is not closed, or leads nowhere.
+
+    At an address of the documentation's (RFC 5737), which no host has: a port that nobody captures is refused at once,
+    and one that the gateway captures takes a connection.
+    """
+    if sorted(name for _, name in socket.if_nameindex()) != ["lo"]:
+        raise OSError(errno.ENOTUNIQ, "the namespace has other interfaces than loopback")
+    for port, expected in ((_UNCAPTURED_PORT, errno.ECONNREFUSED), (DNS_PORT, 0)):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+            probe.settimeout(_PROBE_TIMEOUT_S)
+            found = probe.connect_ex((_NOWHERE, port))
+        if found != expected:
+            said = os.strerror(found) if found else "it was accepted"
+            raise OSError(found, f"a connection to {_NOWHERE}:{port} did not end as it must: {said}")
 
 
 def configure() -> list[int]:

@@ -41,8 +41,8 @@ MAX_OPTIONS = 9000  # bubblewrap's MAX_ARGS
 # RLIMIT_NPROC is set here, inside the sandbox's own user namespace, because the kernel counts it per user
 # namespace (since 5.14) and so counts nobody else's processes. dash and busybox spell it -p, bash (where -p
 # is the size of pipes, which cannot be set) -u. No core dump: it would land in the workspace with all memory.
-# Put before the script to hold the command back: see mount_check.py. bubblewrap's own --block-fd tells nobody when
-# the mounts are made. End of file, because the session died, is no permission.
+# Put before the script to hold the command back: see invariants.py and mount_check.py. bubblewrap's own --block-fd
+# tells nobody when the mounts are made. End of file, because the session died, is no permission.
 READY, GO = 9, 8  # descriptors; dash knows only one digit
 HOLD_SCRIPT = "printf r >&9; read -r go <&8 || exit 125; exec 8<&- 9>&-\n"
 START_SCRIPT = """\
@@ -84,20 +84,18 @@ class Descriptors:
     data: Mapping[str, int] = field(default_factory=dict)  # of each Data mount, by its target
 
 
-def argv(
-    spec: SandboxSpec, *, bwrap: str, descriptors: Descriptors, rlimits: bool, held: bool = False
-) -> list[str]:
+def argv(spec: SandboxSpec, *, bwrap: str, descriptors: Descriptors, rlimits: bool) -> list[str]:
     """Render what is executed, with an empty environment. `rlimits`: no control group holds the limits.
 
-    `held`: the command waits, all mounts made, until the caller, who has read a byte from the pipe that is
-    inherited as READY, writes a line to the one inherited as GO.
+    The command waits, all mounts made, until the caller, who has read a byte from the pipe that is inherited as READY,
+    writes a line to the one inherited as GO.
     """
     limits = spec.limits if rlimits else None
     start = start_argv(
         spec.command,
         pids=limits.pids if limits is not None else None,
         memory_bytes=limits.memory_bytes if limits is not None else None,
-        held=held,
+        held=True,
     )
     return [bwrap, "--args", str(descriptors.options), "--", *start]
 

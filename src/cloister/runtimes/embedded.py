@@ -41,7 +41,6 @@ class Launch:
     empty_file: str  # below a directory that the spec binds
     rlimits: bool  # no cgroup holds the limits
     group: cgroup.Group | None
-    held: bool  # the command waits for `Running.release`, all mounts made (runtimes/mount_check.py)
     gateway: socket.socket  # the plumber sends the sockets here
     bound: list[tuple[int, list[int]]]
     observer: int | None = None  # a Unix socket that gets the listener of exec_watch.py
@@ -53,8 +52,8 @@ class Running:
 
     pid: int
     status: int
-    ready: int | None = None  # if held: gets a byte once all mounts are made
-    go: int | None = None  # if held: a line lets the command start, the end of the stream ends it
+    ready: int  # gets a byte once all mounts are made
+    go: int  # a line lets the command start, the end of the stream ends it
 
 
 def launch(spec: SandboxSpec, how: Launch) -> Running:
@@ -67,8 +66,8 @@ def launch(spec: SandboxSpec, how: Launch) -> Running:
     ca_bundle = _high(os.dup(how.ca_bundle))
     status_read, status_write = _pipe()
     failure_read, failure_write = _pipe()
-    ready_read, ready_write = _pipe() if how.held else (None, None)
-    go_read, go_write = _pipe() if how.held else (None, None)
+    ready_read, ready_write = _pipe()
+    go_read, go_write = _pipe()
     data = {mount.target: _memfd(mount.content) for mount in spec.mounts if isinstance(mount, Data)}
     options = _memfd(b"")
     descriptors = bwrap_argv.Descriptors(
@@ -76,7 +75,7 @@ def launch(spec: SandboxSpec, how: Launch) -> Running:
     )
     rendered = bwrap_argv.options(spec, features=how.features, descriptors=descriptors, empty_file=empty_file)
     _fill(options, bwrap_argv.options_text(rendered))
-    argv = bwrap_argv.argv(spec, bwrap=how.bwrap, descriptors=descriptors, rlimits=how.rlimits, held=how.held)
+    argv = bwrap_argv.argv(spec, bwrap=how.bwrap, descriptors=descriptors, rlimits=how.rlimits)
     inherited = {ca_bundle, options, seccomp, status_write, *data.values()}
     placed = {bwrap_argv.READY: ready_write, bwrap_argv.GO: go_read}
     session = os.getpid()
@@ -86,13 +85,13 @@ def launch(spec: SandboxSpec, how: Launch) -> Running:
             argv, how, staged, session=session, keep=inherited, placed=placed, failure=failure_write
         )
     for descriptor in (*inherited, failure_write, ready_write, go_read):
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
     with open(failure_read, "rb") as report:
         failure = report.read()
     if failure:
         os.waitpid(pid, 0)
-        os.close(status_read)
+        for descriptor in (status_read, ready_read, go_write):
+            os.close(descriptor)
         raise _host_error(json.loads(failure))
     return Running(pid=pid, status=status_read, ready=ready_read, go=go_write)
 
@@ -104,7 +103,7 @@ def _become_sandbox(
     *,
     session: int,
     keep: set[int],
-    placed: dict[int, int | None],
+    placed: dict[int, int],
     failure: int,
 ) -> None:
     """The plumber: never returns."""
@@ -123,6 +122,7 @@ def _become_sandbox(
         plumb.enter_fresh_namespaces(uid, gid)
         step = "network"
         plumb.plumb(how.bound, how.gateway)
+        plumb.prove()
         if how.observer is not None:
             step = "observer"
             from cloister.runtimes import exec_watch  # only where somebody watches
@@ -130,9 +130,8 @@ def _become_sandbox(
             exec_watch.install(how.observer)
         step = "bubblewrap"
         for number, source in placed.items():
-            if source is not None:
-                os.dup2(source, number)
-                keep.add(number)
+            os.dup2(source, number)
+            keep.add(number)
         _close_all_but(keep | {failure})
         for number in (
             signal.SIGINT,

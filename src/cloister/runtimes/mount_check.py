@@ -2,7 +2,7 @@
 
 bubblewrap takes the sources of binds by path. While it does, another sandbox of the same workspace can exchange a
 directory of its own making for a symbolic link, and a directory of the host's would be bound in its place. Mounts
-do not move once they are made: so the command is held back (`bwrap_argv.argv(held=True)`), and the session
+do not move once they are made: so the command is held back (`bwrap_argv.HOLD_SCRIPT`), and the session
 compares the sandbox's mountinfo with the spec.
 
 Rule 1: no I/O. Rule 2: needed only if another sandbox of the workspace is alive; a mismatch means: do not start.

@@ -10,7 +10,7 @@ from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import CloisterError, HostError
 from cloister.network import standin
-from cloister.runtimes import embedded, mount_check, seccomp
+from cloister.runtimes import embedded, invariants, mount_check, seccomp
 from cloister.runtimes.bwrap_argv import BwrapFeatures
 from cloister.sandbox import entry, placeholders, registry, scan, view, workspace
 from cloister.sandbox.facts import Bubblewrap, Facts
@@ -52,8 +52,7 @@ def run(start: Start) -> int:
     project, kept, gateway = start.project, start.kept, start.gateway
     sandbox_id = kept.record.sandbox_id
     waiter = Waiter(start.tell, lambda init: _note_init(kept, init))
-    # What is kept is entered later, which must not happen before everything is mounted.
-    held = start.on_started is not None or _has_sibling(start)
+    sibling = _has_sibling(start)
     group = _limit(start, sandbox_id)
     found_workspace = os.stat(start.source)
     found = _scan(start)
@@ -101,7 +100,6 @@ def run(start: Start) -> int:
                     empty_file=os.path.join(start.public_directory, "empty"),
                     rlimits=group is None,
                     group=group,
-                    held=held,
                     gateway=gateway.control,
                     bound=_bound(start.plan),
                     observer=start.observer,
@@ -114,9 +112,7 @@ def run(start: Start) -> int:
         try:
             os.close(gateway.ca_bundle)
             kept.update(others=_processes(gateway.pid, running.pid))
-            if held:
-                _release(spec, running, waiter, found_workspace)
-            if start.on_started is not None:
+            if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
             code = waiter.wait(running, gateway)
         except BaseException:
@@ -160,15 +156,52 @@ def _has_sibling(start: Start) -> bool:
 
 
 def _release(
-    spec: SandboxSpec, running: embedded.Running, waiter: Waiter, found_workspace: os.stat_result
-) -> None:
-    """Let the command start if every mount lies where it should, in the workspace that was looked at."""
+    spec: SandboxSpec, running: embedded.Running, waiter: Waiter, found_workspace: os.stat_result | None
+) -> bool:
+    """Let the command start if the sandbox is what it must be; False if bubblewrap has failed, and the wait tells why.
+
+    `found_workspace`: a sibling could have exchanged directories, so every mount must lie where it should, in the
+    workspace that was looked at.
+    """
     init = waiter.init(running)
-    if running.ready is None or running.go is None or init is None or not os.read(running.ready, 1):
-        return  # bubblewrap has failed; the wait tells why
+    if init is None or not os.read(running.ready, 1):
+        return False
+    wrong = invariants.breaches(*_seen_of_the_first(init))
+    if wrong:
+        waiter.kill(running)
+        raise CloisterError(
+            "the sandbox is not what it must be, so its command was not run",
+            details="\n".join(wrong),
+            resolution="run: cloister doctor   (and please report it)",
+        )
+    if found_workspace is not None:
+        _check_mounts(spec, running, waiter, init, found_workspace)
+    os.write(running.go, b"go\n")
+    os.close(running.ready)
+    os.close(running.go)
+    return True
+
+
+def _seen_of_the_first(init: int) -> tuple[str, str]:
+    """What the kernel says of the process that becomes the command. Empty texts if it has gone."""
+    try:
+        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
+            first = int(file.read().split()[0])
+        with (
+            open(f"/proc/{first}/status", encoding="utf-8", errors="replace") as status,
+            open(f"/proc/{first}/net/dev", encoding="utf-8", errors="replace") as interfaces,
+        ):
+            return status.read(), interfaces.read()
+    except (OSError, ValueError, IndexError):
+        return "", ""
+
+
+def _check_mounts(
+    spec: SandboxSpec, running: embedded.Running, waiter: Waiter, init: int, found_workspace: os.stat_result
+) -> None:
     wrong = mount_check.misplaced(spec, files.read_text(f"/proc/{init}/mountinfo") or "")
-    inside, outside = os.stat(f"/proc/{init}/root{spec.workspace}"), found_workspace
-    if (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino):
+    inside = os.stat(f"/proc/{init}/root{spec.workspace}")
+    if (inside.st_dev, inside.st_ino) != (found_workspace.st_dev, found_workspace.st_ino):
         wrong = (spec.workspace,)
     if wrong:
         waiter.kill(running)
@@ -177,9 +210,6 @@ def _release(
             details="another sandbox of this workspace is alive and exchanged a directory",
             resolution="stop the other sandbox, and start this one again",
         )
-    os.write(running.go, b"go\n")
-    os.close(running.ready)
-    os.close(running.go)
 
 
 def _scan(start: Start) -> Protection:

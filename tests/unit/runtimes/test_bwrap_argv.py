@@ -86,7 +86,7 @@ def test_options_are_as_recorded(name: str, version: tuple[int, ...]) -> None:
 def test_argv_is_as_recorded() -> None:
     argv = bwrap_argv.argv(SPEC, bwrap="/usr/bin/bwrap", descriptors=DESCRIPTORS, rlimits=True)
     assert argv == [
-        "/usr/bin/bwrap", "--args", "10", "--", "/bin/sh", "-c", bwrap_argv.START_SCRIPT, "cloister",
+        "/usr/bin/bwrap", "--args", "10", "--", "/bin/sh", "-c", bwrap_argv.HOLD_SCRIPT + bwrap_argv.START_SCRIPT, "cloister",
         "512", str(1 << 20), "python", "-c", "print('$HOME; rm -rf /')",
     ]  # fmt: skip
 

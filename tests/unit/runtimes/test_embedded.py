@@ -35,7 +35,6 @@ def launch(tmp_path: Path, bwrap: str) -> embedded.Running:
                 empty_file=str(tmp_path / "empty"),
                 rlimits=True,
                 group=None,
-                held=False,
                 gateway=theirs,
                 bound=[],
             ),
