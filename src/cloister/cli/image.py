@@ -15,11 +15,14 @@ from rich.text import Text
 
 from cloister.audit.table import printable
 from cloister.cli.image_progress import Display
+from cloister.errors import UsageError
 from cloister.images import build, choose, engine
 from cloister.images.layer import load_layers
 from cloister.images.render import DEFAULT_BASE, tag
+from cloister.images.tools import checked_authority
 
 PIPE_WIDTH_CHARACTERS = 160
+_AUTHORITY_LIMIT_CHARACTERS = 4 << 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"a Debian or Ubuntu: an image, or a root file system's directory or tar (default: {DEFAULT_BASE})",
     )
     making.add_argument("--platform", metavar="OS/ARCH", default="", help="linux/amd64 or linux/arm64")
+    making.add_argument(
+        "--tool",
+        metavar="NAME@VERSION",
+        action="append",
+        default=[],
+        help="a tool of this version, through mise; may be repeated (default: the distribution's versions)",
+    )
+    making.add_argument(
+        "--ca",
+        metavar="FILE",
+        default="",
+        help="certificates that fetching a --tool trusts too; not in the image",
+    )
     making.add_argument("--no-cache", action="store_true", help="build all of it again")
     making.add_argument(
         "--apt-mirror",
@@ -73,6 +89,8 @@ def _build(arguments: argparse.Namespace) -> int:
             network=arguments.network,
             apt_mirror=arguments.apt_mirror,
             no_cache=arguments.no_cache,
+            tools=tuple(arguments.tool),
+            authority=_authority(arguments.ca),
         )
     )
     found = engine.find(arguments.runtime, os.environ)
@@ -84,6 +102,16 @@ def _build(arguments: argparse.Namespace) -> int:
     )
     print(built.reference)
     return 0
+
+
+def _authority(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return checked_authority(path, file.read(_AUTHORITY_LIMIT_CHARACTERS))
+    except OSError as error:
+        raise UsageError(f"--ca: {path!r} cannot be read: {error.strerror}") from None
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -113,12 +141,16 @@ def _list(arguments: argparse.Namespace) -> int:
 def _detect(arguments: argparse.Namespace) -> int:
     found = choose.detected(os.getcwd())
     if arguments.json:
-        print(json.dumps({"image": found.image, "reasons": list(found.reasons)}, indent=2))
+        said = {"image": found.image, "reasons": list(found.reasons), "versions": list(found.versions)}
+        print(json.dumps(said, indent=2))
         return 0
     console = _console()
     console.print(found.image, style="bold", markup=False)
     for reason in found.reasons:
         console.print(f"  {printable(reason)}", markup=False)
+    if found.versions:
+        options = " ".join(f"--tool {version}" for version in found.versions)
+        console.print(f"with these versions: cloister image build {found.image} {options}", markup=False)
     return 0
 
 

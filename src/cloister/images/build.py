@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloister.config.packages import Packages, load_defaults
 from cloister.errors import UsageError
@@ -18,9 +18,10 @@ from cloister.images import base as bases
 from cloister.images.build_argv import LABEL_CONTENT, LABEL_IMAGE, BuildCommand, arguments
 from cloister.images.engine import PODMAN, PROXIES, Engine, image_id
 from cloister.images.failures import failure
-from cloister.images.layer import known_name, load_layers
+from cloister.images.layer import known_name, load_layers, load_mise
 from cloister.images.progress import Output, Reader, Step
 from cloister.images.render import DEFAULT_BASE, LATEST, Recipe, recipe, tag
+from cloister.images.tools import checked_tool
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 NETWORKS = ("default", "host")
@@ -38,6 +39,8 @@ class Wish:
     network: str = ""
     apt_mirror: str = ""
     no_cache: bool = False
+    tools: tuple[str, ...] = ()
+    authority: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +52,18 @@ class Built:
     fresh: bool
 
 
-def image_recipe(name: str) -> Recipe:
+def image_recipe(name: str, *, tools: tuple[str, ...] = (), authority: str = "") -> Recipe:
     """The build context of an image, with the safe defaults of package managers."""
     told = Packages(install_scripts=False, sdists=False, minimum_age_days=0, defaults=load_defaults())
-    return recipe(known_name(name), load_layers(), environment=told.environment(), files=told.files())
+    return recipe(
+        known_name(name),
+        load_layers(),
+        environment=told.environment(),
+        files=told.files(),
+        tools=tools,
+        mise=load_mise() if tools else None,
+        authority=authority,
+    )
 
 
 def checked(wish: Wish) -> Wish:
@@ -71,19 +82,14 @@ def checked(wish: Wish) -> Wish:
         )
     if wish.network and wish.network not in NETWORKS:
         raise UsageError(f"--network: {wish.network!r} is none", details=f"expected: {', '.join(NETWORKS)}")
-    return Wish(
-        name=wish.name,
-        base=wish.base,
-        platform=platform,
-        network="" if wish.network == "default" else wish.network,
-        apt_mirror=wish.apt_mirror,
-        no_cache=wish.no_cache,
-    )
+    for tool in wish.tools:
+        checked_tool(tool)
+    return replace(wish, platform=platform, network="" if wish.network == "default" else wish.network)
 
 
 def build(engine: Engine, wish: Wish, hear: Callable[[Step | Output], None]) -> Built:
     """Build what was asked for, which `checked` has seen. HostError if it fails."""
-    context = image_recipe(wish.name)
+    context = image_recipe(wish.name, tools=wish.tools, authority=wish.authority)
     base = bases.resolve(
         engine,
         wish.base,
