@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cloister.audit.table import printable
 from cloister.cli.image_progress import Display
+from cloister.cli.place import workspace_around
 from cloister.errors import UsageError
 from cloister.images import build, choose, engine
 from cloister.images.layer import load_layers
@@ -71,6 +72,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--runtime", metavar="NAME", help="docker or podman (default: the one that there is)"
         )
+    for one in (making, listing, finding):
+        one.add_argument(
+            "-C", metavar="DIR", dest="directory", default=".", help="the project's directory (default: here)"
+        )
     for one in (listing, finding):
         one.add_argument("--json", action="store_true", help="one JSON object, for programs")
 
@@ -81,9 +86,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    workspace = workspace_around(arguments.directory)
     wish = build.checked(
         build.Wish(
-            name=arguments.image or choose.detected(os.getcwd()).image,
+            name=arguments.image or choose.detected(workspace).image,
             base=arguments.base,
             platform=arguments.platform,
             network=arguments.network,
@@ -93,7 +99,7 @@ def _build(arguments: argparse.Namespace) -> int:
             authority=_authority(arguments.ca),
         )
     )
-    found = engine.find(arguments.runtime, os.environ)
+    found = engine.find(arguments.runtime, os.environ, workspace=workspace)
     titles = {name: layer.title for name, layer in load_layers().items()}
     with Display(titles) as display:
         built = build.build(found, wish, display.hear)
@@ -115,7 +121,8 @@ def _authority(path: str) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    found = engine.find(arguments.runtime, os.environ)
+    workspace = workspace_around(arguments.directory)
+    found = engine.find(arguments.runtime, os.environ, workspace=workspace)
     rows = [
         {
             "name": name,
@@ -139,7 +146,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    found = choose.detected(os.getcwd())
+    found = choose.detected(workspace_around(arguments.directory))
     if arguments.json:
         said = {"image": found.image, "reasons": list(found.reasons), "versions": list(found.versions)}
         print(json.dumps(said, indent=2))
