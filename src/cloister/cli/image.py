@@ -23,6 +23,7 @@ from cloister.images.render import DEFAULT_BASE, tag
 from cloister.images.tools import checked_authority
 
 PIPE_WIDTH_CHARACTERS = 160
+_STYLES = {"yes": "green", "outdated": "yellow", "no": ""}
 _AUTHORITY_LIMIT_CHARACTERS = 4 << 20
 
 
@@ -31,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="image_command", metavar="COMMAND", required=True)
     making = commands.add_parser("build", help="build an image, from Debian's packages")
     making.add_argument(
-        "image", metavar="NAME", nargs="?", help="base, ts, python … (default: the project's language)"
+        "images", metavar="NAME", nargs="*", help="base, ts, python … (default: the project's language)"
     )
     making.add_argument(
         "--base",
@@ -87,27 +88,32 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     workspace = workspace_around(arguments.directory)
-    wish = build.checked(
-        build.Wish(
-            name=arguments.image or choose.detected(workspace).image,
-            base=arguments.base,
-            platform=arguments.platform,
-            network=arguments.network,
-            apt_mirror=arguments.apt_mirror,
-            no_cache=arguments.no_cache,
-            tools=tuple(arguments.tool),
-            authority=_authority(arguments.ca),
-        )
-    )
+    wishes = [
+        build.checked(_wish(name, arguments))
+        for name in dict.fromkeys(arguments.images or [choose.detected(workspace).image])
+    ]
     found = engine.find(arguments.runtime, os.environ, workspace=workspace)
     titles = {name: layer.title for name, layer in load_layers().items()}
-    with Display(titles) as display:
-        built = build.build(found, wish, display.hear)
-    Console(stderr=True, highlight=False).print(
-        f"{'built' if built.fresh else 'already built'}: {built.alias}", markup=False
-    )
-    print(built.reference)
+    for wish in wishes:
+        with Display(titles) as display:
+            built = build.build(found, wish, display.hear)
+        said = f"{'built' if built.fresh else 'already built'}: {built.alias}"
+        Console(stderr=True, highlight=False).print(said, markup=False)
+        print(built.reference, flush=True)
     return 0
+
+
+def _wish(name: str, arguments: argparse.Namespace) -> build.Wish:
+    return build.Wish(
+        name=name,
+        base=arguments.base,
+        platform=arguments.platform,
+        network=arguments.network,
+        apt_mirror=arguments.apt_mirror,
+        no_cache=arguments.no_cache,
+        tools=tuple(arguments.tool),
+        authority=_authority(arguments.ca),
+    )
 
 
 def _authority(path: str) -> str:
@@ -128,7 +134,7 @@ def _list(arguments: argparse.Namespace) -> int:
             "name": name,
             "title": layer.title,
             "reference": tag(name),
-            "built": engine.image_id(found, tag(name)) is not None,
+            "built": build.state(found, name).value,
         }
         for name, layer in load_layers().items()
     ]
@@ -139,8 +145,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for column in ("image", "built", "what is in it"):
         table.add_column(column, no_wrap=column != "what is in it")
     for row in rows:
-        state = Text("yes", style="green") if row["built"] else Text("no")
-        table.add_row(Text(str(row["name"])), state, Text(str(row["title"])))
+        table.add_row(Text(row["name"]), Text(row["built"], style=_STYLES[row["built"]]), Text(row["title"]))
     _console().print(table)
     return 0
 

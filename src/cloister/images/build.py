@@ -11,12 +11,13 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from cloister.config.packages import Packages, load_defaults
 from cloister.errors import UsageError
 from cloister.images import base as bases
-from cloister.images.build_argv import LABEL_CONTENT, LABEL_IMAGE, BuildCommand, arguments
-from cloister.images.engine import PODMAN, PROXIES, Engine, image_id
+from cloister.images.build_argv import LABEL_CONTENT, LABEL_IMAGE, LABEL_RECIPE, BuildCommand, arguments
+from cloister.images.engine import PODMAN, PROXIES, Engine, image_id, image_label
 from cloister.images.failures import failure
 from cloister.images.layer import known_name, load_layers, load_mise
 from cloister.images.progress import Output, Reader, Step
@@ -64,6 +65,22 @@ def image_recipe(name: str, *, tools: tuple[str, ...] = (), authority: str = "")
         mise=load_mise() if tools else None,
         authority=authority,
     )
+
+
+class State(Enum):
+    """Of an image of ours in an engine. OUTDATED: this cloister would make it otherwise."""
+
+    MISSING = "no"
+    OUTDATED = "outdated"
+    BUILT = "yes"
+
+
+def state(engine: Engine, name: str) -> State:
+    """Whether an image has been built, and is what cloister would build."""
+    recipe_hash = image_label(engine, tag(name), LABEL_RECIPE)
+    if recipe_hash is None:
+        return State.MISSING
+    return State.BUILT if recipe_hash == image_recipe(name).recipe_hash() else State.OUTDATED
 
 
 def checked(wish: Wish) -> Wish:
@@ -114,7 +131,11 @@ def build(engine: Engine, wish: Wish, hear: Callable[[Step | Output], None]) -> 
         command = BuildCommand(
             context=directory,
             tags=(reference, alias),
-            labels={LABEL_IMAGE: wish.name, LABEL_CONTENT: content},
+            labels={
+                LABEL_IMAGE: wish.name,
+                LABEL_CONTENT: content,
+                LABEL_RECIPE: image_recipe(wish.name).recipe_hash(),
+            },
             base=base.reference,
             platform=wish.platform,
             network=wish.network,

@@ -123,6 +123,13 @@ def image_id(engine: Engine, reference: str) -> str | None:
     return found.output.decode().strip() if found.code == 0 else None
 
 
+def image_label(engine: Engine, reference: str, label: str) -> str | None:
+    """A label of an image, empty if it has none; None if the engine does not have the image."""
+    template = '{{index .Config.Labels "' + label + '"}}'
+    found = engine.ask("image", "inspect", "--format", template, reference)
+    return found.output.decode(errors="replace").strip() if found.code == 0 else None
+
+
 def image_digests(engine: Engine, reference: str) -> tuple[str, ...]:
     """The names by digest under which registries have an image; none for one that was made here."""
     found = engine.ask("image", "inspect", "--format", "{{json .RepoDigests}}", reference)

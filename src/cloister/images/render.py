@@ -61,10 +61,13 @@ class Recipe:
     name: str
     files: Mapping[str, str]
 
+    def recipe_hash(self) -> str:
+        """12 hexadecimal digits of the context alone: whether cloister would still make it so."""
+        return _digest([self.name, sorted(self.files.items())])
+
     def content_hash(self, *, base_id: str, platform: str) -> str:
         """12 hexadecimal digits of everything that the image is made of. `base_id`: what the base's name stands for."""
-        parts = [self.name, base_id, platform, sorted(self.files.items())]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:HASH_DIGITS]
+        return _digest([self.name, base_id, platform, sorted(self.files.items())])
 
 
 def recipe(
@@ -113,6 +116,10 @@ def recipe(
     )
     context = {CONTAINERFILE: text, **{f"{_FILES}{path}": copied[path] for path in sorted(copied)}}
     return Recipe(name=name, files={**context, AUTHORITY: authority} if fetched and authority else context)
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:HASH_DIGITS]
 
 
 def tag(name: str, version: str = LATEST) -> str:
