@@ -56,7 +56,7 @@ def build(cloister: Cloister, engine: Engine, name: str, *options: str, base: st
 
 
 def inside(engine: Engine, image: str, script: str, *options: str) -> str:
-    return engine("run", "--rm", "--network", "none", *options, image, "/bin/sh", "-c", script)
+    return engine("run", "--rm", "--network", "none", *options, image, "/bin/sh", "-c", f"{script}; true")
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -72,9 +72,9 @@ def test_an_image(world: Callable[[Identity], Cloister], engine: Engine, name: s
     assert "ghp_canary" not in history + json.dumps(image)
     assert "apt-get" in history, "the control: the history is what is read"
     rights = "find / -xdev -type f -perm /6000; command -v sudo; ls /var/lib/apt/lists; ls /usr/bin/gains-*"
-    found = inside(engine, alias, f"{rights}; true", "--user", "0").split()
+    found = inside(engine, alias, rights, "--user", "0").split()
     assert found == ["/usr/bin/gains-group", "/usr/bin/gains-root"], "there, without their rights"
-    before = inside(engine, BASE, f"{rights}; true", "--user", "0", "--entrypoint=").split()
+    before = inside(engine, BASE, rights, "--user", "0", "--entrypoint=").split()
     assert before.count("/usr/bin/gains-root") == 2, "the control: with them before"
     assert inside(engine, alias, "id -un; echo $HOME; touch x && rg --version | grep -c ripgrep").split() == [
         "agent",
@@ -178,6 +178,19 @@ def test_go_changes_no_requirement_by_itself(world: Callable[[Identity], Cloiste
         inside(engine, "cloister/go:latest", script % ("true;", vendored % "-mod=readonly")).splitlines()[-1]
         != "1"
     )
+
+
+@pytest.mark.skipif(not ALL, reason="a longer run: make images")
+def test_a_tool_by_version(world: Callable[[Identity], Cloister], engine: Engine) -> None:
+    """Through mise; from a registry, which may be behind an authority that this machine trusts."""
+    tool = "go:golang.org/x/tools/cmd/stringer@0.1.12"  # the last for Debian's Go
+    build(world(ROOT), engine, "go", "--tool", tool, "--ca", "/etc/ssl/certs/ca-certificates.crt")
+    found = inside(
+        engine,
+        "cloister/go:latest",
+        "stringer -h 2>&1 | head -1; find / -name ca.pem 2>/dev/null; command -v mise",
+    )
+    assert found == "Usage of stringer:"
 
 
 @pytest.mark.skipif(not ALL, reason="a longer run: make images")

@@ -50,9 +50,13 @@ def path_of(reference: str) -> Path:
     return HERE / "images" / reference.replace("/", "_")
 
 
-def keep(reference: str, identity: str, digests: list[str] | None = None) -> None:
+def keep(
+    reference: str, identity: str, digests: list[str] | None = None, labels: dict[str, str] | None = None
+) -> None:
     path_of(reference).parent.mkdir(exist_ok=True)
-    path_of(reference).write_text(json.dumps({"Id": identity, "RepoDigests": digests or []}))
+    path_of(reference).write_text(
+        json.dumps({"Id": identity, "RepoDigests": digests or [], "Labels": labels or {}})
+    )
 
 
 def inspect(template: str, reference: str) -> int:
@@ -60,7 +64,10 @@ def inspect(template: str, reference: str) -> int:
         sys.stderr.write(f"Error: No such image: {reference}\n")
         return 1
     found = json.loads(path_of(reference).read_text())
-    print(json.dumps(found["RepoDigests"]) if "RepoDigests" in template else found["Id"])
+    if "Labels" in template:
+        print(found.get("Labels", {}).get(template.split('"')[1], ""))
+    else:
+        print(json.dumps(found["RepoDigests"]) if "RepoDigests" in template else found["Id"])
     return 0
 
 
@@ -73,9 +80,11 @@ def build(arguments: list[str]) -> int:
     if (HERE / "full").exists():
         print("#5 0.2 E: No space left on device\n#5 ERROR: exit code: 100", flush=True)
         return 1
-    for flag, value in itertools.pairwise(arguments):
+    pairs = list(itertools.pairwise(arguments))
+    labels = dict(value.split("=", 1) for flag, value in pairs if flag == "--label")
+    for flag, value in pairs:
         if flag == "--tag":
-            keep(value, "sha256:built")
+            keep(value, "sha256:built", labels=labels)
     return 0
 
 

@@ -15,11 +15,16 @@ from rich.text import Text
 
 from cloister.audit.table import printable
 from cloister.cli.image_progress import Display
+from cloister.cli.place import workspace_around
+from cloister.errors import UsageError
 from cloister.images import build, choose, engine
 from cloister.images.layer import load_layers
 from cloister.images.render import DEFAULT_BASE, tag
+from cloister.images.tools import checked_authority
 
 PIPE_WIDTH_CHARACTERS = 160
+_STYLES = {"yes": "green", "outdated": "yellow", "no": ""}
+_AUTHORITY_LIMIT_CHARACTERS = 4 << 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="image_command", metavar="COMMAND", required=True)
     making = commands.add_parser("build", help="build an image, from Debian's packages")
     making.add_argument(
-        "image", metavar="NAME", nargs="?", help="base, ts, python … (default: the project's language)"
+        "images", metavar="NAME", nargs="*", help="base, ts, python … (default: the project's language)"
     )
     making.add_argument(
         "--base",
@@ -36,6 +41,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"a Debian or Ubuntu: an image, or a root file system's directory or tar (default: {DEFAULT_BASE})",
     )
     making.add_argument("--platform", metavar="OS/ARCH", default="", help="linux/amd64 or linux/arm64")
+    making.add_argument(
+        "--tool",
+        metavar="NAME@VERSION",
+        action="append",
+        default=[],
+        help="a tool of this version, through mise; may be repeated (default: the distribution's versions)",
+    )
+    making.add_argument(
+        "--ca",
+        metavar="FILE",
+        default="",
+        help="certificates that fetching a --tool trusts too; not in the image",
+    )
     making.add_argument("--no-cache", action="store_true", help="build all of it again")
     making.add_argument(
         "--apt-mirror",
@@ -55,6 +73,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--runtime", metavar="NAME", help="docker or podman (default: the one that there is)"
         )
+    for one in (making, listing, finding):
+        one.add_argument(
+            "-C", metavar="DIR", dest="directory", default=".", help="the project's directory (default: here)"
+        )
     for one in (listing, finding):
         one.add_argument("--json", action="store_true", help="one JSON object, for programs")
 
@@ -65,35 +87,54 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    wish = build.checked(
-        build.Wish(
-            name=arguments.image or choose.detected(os.getcwd()).image,
-            base=arguments.base,
-            platform=arguments.platform,
-            network=arguments.network,
-            apt_mirror=arguments.apt_mirror,
-            no_cache=arguments.no_cache,
-        )
-    )
-    found = engine.find(arguments.runtime, os.environ)
+    workspace = workspace_around(arguments.directory)
+    wishes = [
+        build.checked(_wish(name, arguments))
+        for name in dict.fromkeys(arguments.images or [choose.detected(workspace).image])
+    ]
+    found = engine.find(arguments.runtime, os.environ, workspace=workspace)
     titles = {name: layer.title for name, layer in load_layers().items()}
-    with Display(titles) as display:
-        built = build.build(found, wish, display.hear)
-    Console(stderr=True, highlight=False).print(
-        f"{'built' if built.fresh else 'already built'}: {built.alias}", markup=False
-    )
-    print(built.reference)
+    for wish in wishes:
+        with Display(titles) as display:
+            built = build.build(found, wish, display.hear)
+        said = f"{'built' if built.fresh else 'already built'}: {built.alias}"
+        Console(stderr=True, highlight=False).print(said, markup=False)
+        print(built.reference, flush=True)
     return 0
 
 
+def _wish(name: str, arguments: argparse.Namespace) -> build.Wish:
+    return build.Wish(
+        name=name,
+        base=arguments.base,
+        platform=arguments.platform,
+        network=arguments.network,
+        apt_mirror=arguments.apt_mirror,
+        no_cache=arguments.no_cache,
+        tools=tuple(arguments.tool),
+        authority=_authority(arguments.ca),
+    )
+
+
+def _authority(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return checked_authority(path, file.read(_AUTHORITY_LIMIT_CHARACTERS))
+    except OSError as error:
+        raise UsageError(f"--ca: {path!r} cannot be read: {error.strerror}") from None
+
+
 def _list(arguments: argparse.Namespace) -> int:
-    found = engine.find(arguments.runtime, os.environ)
+    workspace = workspace_around(arguments.directory)
+    found = engine.find(arguments.runtime, os.environ, workspace=workspace)
     rows = [
         {
             "name": name,
             "title": layer.title,
             "reference": tag(name),
-            "built": engine.image_id(found, tag(name)) is not None,
+            "built": build.state(found, name).value,
         }
         for name, layer in load_layers().items()
     ]
@@ -104,21 +145,24 @@ def _list(arguments: argparse.Namespace) -> int:
     for column in ("image", "built", "what is in it"):
         table.add_column(column, no_wrap=column != "what is in it")
     for row in rows:
-        state = Text("yes", style="green") if row["built"] else Text("no")
-        table.add_row(Text(str(row["name"])), state, Text(str(row["title"])))
+        table.add_row(Text(row["name"]), Text(row["built"], style=_STYLES[row["built"]]), Text(row["title"]))
     _console().print(table)
     return 0
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    found = choose.detected(os.getcwd())
+    found = choose.detected(workspace_around(arguments.directory))
     if arguments.json:
-        print(json.dumps({"image": found.image, "reasons": list(found.reasons)}, indent=2))
+        said = {"image": found.image, "reasons": list(found.reasons), "versions": list(found.versions)}
+        print(json.dumps(said, indent=2))
         return 0
     console = _console()
     console.print(found.image, style="bold", markup=False)
     for reason in found.reasons:
         console.print(f"  {printable(reason)}", markup=False)
+    if found.versions:
+        options = " ".join(f"--tool {version}" for version in found.versions)
+        console.print(f"with these versions: cloister image build {found.image} {options}", markup=False)
     return 0
 
 

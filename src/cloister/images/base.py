@@ -1,7 +1,8 @@
 """Find the image that others are built on: one of the engine's, one of a registry, or a root file system on disk.
 
 Rule 1: what a name stands for is pinned before it is used: by digest where a registry has one, else by the id.
-Rule 2: a root file system is imported once, under the hash of its bytes.
+Rule 2: what is a path is told by its form alone.
+Rule 3: a root file system is imported once, under the hash of its bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cloister.images.render import HASH_DIGITS, REPOSITORY
 from cloister.system import proc
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 _PULL_S = 1800.0
 _IMPORT_S = 900.0
 _CHUNK_BYTES = 1 << 20
@@ -34,7 +36,8 @@ class Base:
 
 def resolve(engine: Engine, text: str, *, platform: str, hear: Callable[[str], None]) -> Base:
     """What `--base` names. `hear` gets what the engine says while it fetches."""
-    if text.startswith(("/", "./", "../", "~/")) or os.path.isdir(text) or text.endswith((".tar", ".tar.gz")):
+    # Never by looking whether there is such a directory here: the project's files are an agent's.
+    if text.startswith(("/", "./", "../", "~/")) or text.endswith(_ARCHIVES):
         return _imported(engine, os.path.abspath(os.path.expanduser(text)), hear)
     if not _REFERENCE.fullmatch(text):
         raise UsageError(

@@ -10,17 +10,19 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 from cloister.config.packages import Packages, load_defaults
 from cloister.errors import UsageError
 from cloister.images import base as bases
-from cloister.images.build_argv import LABEL_CONTENT, LABEL_IMAGE, BuildCommand, arguments
-from cloister.images.engine import PODMAN, PROXIES, Engine, image_id
+from cloister.images.build_argv import LABEL_CONTENT, LABEL_IMAGE, LABEL_RECIPE, BuildCommand, arguments
+from cloister.images.engine import PODMAN, PROXIES, Engine, image_id, image_label
 from cloister.images.failures import failure
-from cloister.images.layer import known_name, load_layers
+from cloister.images.layer import known_name, load_layers, load_mise
 from cloister.images.progress import Output, Reader, Step
 from cloister.images.render import DEFAULT_BASE, LATEST, Recipe, recipe, tag
+from cloister.images.tools import checked_tool
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
 NETWORKS = ("default", "host")
@@ -38,6 +40,8 @@ class Wish:
     network: str = ""
     apt_mirror: str = ""
     no_cache: bool = False
+    tools: tuple[str, ...] = ()
+    authority: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +53,34 @@ class Built:
     fresh: bool
 
 
-def image_recipe(name: str) -> Recipe:
+def image_recipe(name: str, *, tools: tuple[str, ...] = (), authority: str = "") -> Recipe:
     """The build context of an image, with the safe defaults of package managers."""
     told = Packages(install_scripts=False, sdists=False, minimum_age_days=0, defaults=load_defaults())
-    return recipe(known_name(name), load_layers(), environment=told.environment(), files=told.files())
+    return recipe(
+        known_name(name),
+        load_layers(),
+        environment=told.environment(),
+        files=told.files(),
+        tools=tools,
+        mise=load_mise() if tools else None,
+        authority=authority,
+    )
+
+
+class State(Enum):
+    """Of an image of ours in an engine. OUTDATED: this cloister would make it otherwise."""
+
+    MISSING = "no"
+    OUTDATED = "outdated"
+    BUILT = "yes"
+
+
+def state(engine: Engine, name: str) -> State:
+    """Whether an image has been built, and is what cloister would build."""
+    recipe_hash = image_label(engine, tag(name), LABEL_RECIPE)
+    if recipe_hash is None:
+        return State.MISSING
+    return State.BUILT if recipe_hash == image_recipe(name).recipe_hash() else State.OUTDATED
 
 
 def checked(wish: Wish) -> Wish:
@@ -71,19 +99,14 @@ def checked(wish: Wish) -> Wish:
         )
     if wish.network and wish.network not in NETWORKS:
         raise UsageError(f"--network: {wish.network!r} is none", details=f"expected: {', '.join(NETWORKS)}")
-    return Wish(
-        name=wish.name,
-        base=wish.base,
-        platform=platform,
-        network="" if wish.network == "default" else wish.network,
-        apt_mirror=wish.apt_mirror,
-        no_cache=wish.no_cache,
-    )
+    for tool in wish.tools:
+        checked_tool(tool)
+    return replace(wish, platform=platform, network="" if wish.network == "default" else wish.network)
 
 
 def build(engine: Engine, wish: Wish, hear: Callable[[Step | Output], None]) -> Built:
     """Build what was asked for, which `checked` has seen. HostError if it fails."""
-    context = image_recipe(wish.name)
+    context = image_recipe(wish.name, tools=wish.tools, authority=wish.authority)
     base = bases.resolve(
         engine,
         wish.base,
@@ -108,7 +131,11 @@ def build(engine: Engine, wish: Wish, hear: Callable[[Step | Output], None]) -> 
         command = BuildCommand(
             context=directory,
             tags=(reference, alias),
-            labels={LABEL_IMAGE: wish.name, LABEL_CONTENT: content},
+            labels={
+                LABEL_IMAGE: wish.name,
+                LABEL_CONTENT: content,
+                LABEL_RECIPE: image_recipe(wish.name).recipe_hash(),
+            },
             base=base.reference,
             platform=wish.platform,
             network=wish.network,

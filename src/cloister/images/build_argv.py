@@ -13,6 +13,7 @@ from cloister.images.render import CONTAINERFILE
 
 LABEL_IMAGE = "dev.cloister.image"
 LABEL_CONTENT = "dev.cloister.content"
+LABEL_RECIPE = "dev.cloister.recipe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloister.images.layer import BASE, FULL
+from cloister.images.tools import is_tool
 
 MISE_FILES = ("mise.toml", ".mise.toml", ".config/mise.toml")
 TOOL_VERSIONS = ".tool-versions"
@@ -34,53 +35,62 @@ FILES = (*MISE_FILES, TOOL_VERSIONS, *_MARKERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """An image's name, and a sentence for each thing that led to it."""
+    """An image's name, a sentence for each thing that led to it, and tools of which the project names a version."""
 
     image: str
     reasons: tuple[str, ...]
+    versions: tuple[str, ...] = ()
 
 
 def detect(untrusted_files: Mapping[str, str | None]) -> Detection:
     """Judge a project by those of FILES that it has: name → text; None for one that cannot be read."""
     found: dict[str, None] = {}
+    versions: dict[str, str] = {}
     reasons = []
     for name in FILES:
         if name not in untrusted_files:
             continue
-        images, reason = _judged(name, untrusted_files[name])
-        found |= dict.fromkeys(images)
+        tools, reason = _judged(name, untrusted_files[name])
+        found |= dict.fromkeys(_TOOLS.get(tool, tool) for tool in tools)
+        versions = {**{tool: f"{tool}@{version}" for tool, version in tools.items() if version}, **versions}
         reasons.append(f"{name}: {reason}")
+    named = tuple(text for text in versions.values() if is_tool(text))
     if len(found) == 1:
-        return Detection(image=next(iter(found)), reasons=tuple(reasons))
+        return Detection(image=next(iter(found)), reasons=tuple(reasons), versions=named)
     if found:
-        return Detection(image=FULL, reasons=(*reasons, f"{len(found)} languages: {', '.join(found)}"))
+        several = f"{len(found)} languages: {', '.join(found)}"
+        return Detection(image=FULL, reasons=(*reasons, several), versions=named)
     return Detection(image=BASE, reasons=tuple(reasons) or ("no file of the project names a language",))
 
 
-def _judged(name: str, untrusted_text: str | None) -> tuple[list[str], str]:
-    """The images that one file speaks for, and why."""
+def _judged(name: str, untrusted_text: str | None) -> tuple[dict[str, str], str]:
+    """The tools that one file speaks for, or an image, with their versions or nothing; and why."""
     if name in _MARKERS:
-        return [_MARKERS[name]], f"a project for {_MARKERS[name]}"
+        return {_MARKERS[name]: ""}, f"a project for {_MARKERS[name]}"
     if untrusted_text is None:
-        return [], "it cannot be read, so it counts for nothing"
+        return {}, "it cannot be read, so it counts for nothing"
     tools = _versions(untrusted_text) if name == TOOL_VERSIONS else _mise(untrusted_text)
     if tools is None:
-        return [], "it is not valid TOML, so it counts for nothing"
-    named = [tool for tool in tools if tool in _TOOLS]
-    images = list(dict.fromkeys(_TOOLS[tool] for tool in named))
-    return images, f"it names {', '.join(named)}" if named else "it names no language's tool"
+        return {}, "it is not valid TOML, so it counts for nothing"
+    known = {tool: version for tool, version in tools.items() if tool in _TOOLS}
+    return known, f"it names {', '.join(known)}" if known else "it names no language's tool"
 
 
-def _versions(untrusted_text: str) -> list[str]:
-    """The tools of asdf's file: one a line, with versions behind it and comments."""
+def _versions(untrusted_text: str) -> dict[str, str]:
+    """The tools of asdf's file: one a line, with versions behind it, the preferred first, and comments."""
     lines = (line.partition("#")[0].split() for line in untrusted_text.splitlines())
-    return [words[0] for words in lines if words]
+    return {words[0]: words[1] if len(words) > 1 else "" for words in lines if words}
 
 
-def _mise(untrusted_text: str) -> list[str] | None:
-    """The tools of mise's file; `core:node` is `node`."""
+def _mise(untrusted_text: str) -> dict[str, str] | None:
+    """The tools of mise's file; `core:node` is `node`. A version is a text, a list of them, or a table's `version`."""
     try:
         tools = tomllib.loads(untrusted_text).get("tools")
     except (ValueError, RecursionError):
         return None
-    return [key.partition(":")[2] or key for key in tools] if isinstance(tools, dict) else []
+    found = {}
+    for key, value in tools.items() if isinstance(tools, dict) else ():
+        first = value[0] if isinstance(value, list) and value else value
+        version = first.get("version") if isinstance(first, dict) else first
+        found[key.partition(":")[2] or key] = version if isinstance(version, str) else ""
+    return found

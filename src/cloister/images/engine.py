@@ -2,16 +2,19 @@
 
 Rule 1: the engine is whatever its own command reaches: contexts, DOCKER_HOST and rootless engines included.
 Rule 2: its environment is written out: what concerns the engine and the proxies, nothing else of the user's.
+Rule 3: a program in the project may be the agent's: it is no engine, nor a helper of one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.errors import HostError, UsageError
+from cloister.sandbox.workspace import contains
 from cloister.system import proc
 
 DOCKER, PODMAN = "docker", "podman"
@@ -26,6 +29,7 @@ _PASSED = (
     "CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER",
     "REGISTRY_AUTH_FILE", "BUILDX_BUILDER", "BUILDX_CONFIG",
 )  # fmt: skip
+_SYSTEM = proc.PATH.split(":")
 _ASK_S = 30.0
 _BUILDKIT_WITHIN = 23  # the client's version from which on BuildKit is buildx, a program of its own
 
@@ -53,7 +57,7 @@ class Engine:
         )
 
 
-def find(runtime: str | None, environ: Mapping[str, str]) -> Engine:
+def find(runtime: str | None, environ: Mapping[str, str], *, workspace: str) -> Engine:
     """The engine of that name, else the first one that there is. HostError if there is none, or it does not answer."""
     if runtime is not None and runtime not in RUNTIMES:
         raise UsageError(
@@ -61,8 +65,9 @@ def find(runtime: str | None, environ: Mapping[str, str]) -> Engine:
         )
     wanted = RUNTIMES if runtime is None else (runtime,)
     environment = {name: environ[name] for name in (*_PASSED, *PROXIES) if name in environ}
+    environment["PATH"] = _path(environ.get("PATH", proc.PATH), workspace)
     for name in wanted:
-        if program := _which(name, environ.get("PATH", proc.PATH)):
+        if program := shutil.which(name, path=environment["PATH"]):
             return _asked(name, program, environment)
     raise HostError(
         f"there is no container engine: {' and '.join(wanted)} {'are' if len(wanted) > 1 else 'is'} not on PATH",
@@ -118,6 +123,13 @@ def image_id(engine: Engine, reference: str) -> str | None:
     return found.output.decode().strip() if found.code == 0 else None
 
 
+def image_label(engine: Engine, reference: str, label: str) -> str | None:
+    """A label of an image, empty if it has none; None if the engine does not have the image."""
+    template = '{{index .Config.Labels "' + label + '"}}'
+    found = engine.ask("image", "inspect", "--format", template, reference)
+    return found.output.decode(errors="replace").strip() if found.code == 0 else None
+
+
 def image_digests(engine: Engine, reference: str) -> tuple[str, ...]:
     """The names by digest under which registries have an image; none for one that was made here."""
     found = engine.ask("image", "inspect", "--format", "{{json .RepoDigests}}", reference)
@@ -134,9 +146,12 @@ def _major(version: str) -> int:
     return int(digits) if digits.isdigit() else _BUILDKIT_WITHIN
 
 
-def _which(name: str, path: str) -> str | None:
-    for directory in path.split(":"):
-        candidate = os.path.join(directory, name)
-        if directory.startswith("/") and os.access(candidate, os.X_OK) and os.path.isfile(candidate):
-            return candidate
-    return None
+def _path(path: str, workspace: str) -> str:
+    """PATH without what the agent can write, and without what depends on the directory."""
+    kept = [
+        entry
+        for entry in path.split(os.pathsep)
+        if entry in _SYSTEM
+        or (os.path.isabs(entry) and not contains(os.path.realpath(workspace), os.path.realpath(entry)))
+    ]
+    return os.pathsep.join(kept) or proc.PATH

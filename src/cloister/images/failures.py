@@ -11,12 +11,19 @@ from cloister.config.wording import visible
 from cloister.errors import HostError
 from cloister.images.progress import Step
 from cloister.images.render import NO_APT
+from cloister.images.tools import NOT_FETCHED, NOT_INSTALLED, NOT_PINNED
 
 _INSTRUCTION_CHARACTERS = 72
 _LINE_CHARACTERS = 300
 # What a build prints → what to type. The first that fits counts.
 _KNOWN = (
     (NO_APT, "give a base that is Debian or Ubuntu: --base debian:bookworm-slim"),
+    (NOT_PINNED, "without --tool the image has the versions of its distribution"),
+    (
+        NOT_FETCHED,
+        "where an authority of your own signs, name it: --ca FILE; without --tool the distribution's versions do",
+    ),
+    (NOT_INSTALLED, "see which versions there are: mise ls-remote NAME; or leave --tool out"),
     ("no space left on device", "make room: {engine} system df, then: {engine} builder prune"),
     ("disk quota exceeded", "make room: {engine} system df, then: {engine} builder prune"),
     ("exec format error", "this machine runs no programs of that platform yet: sudo apt-get install qemu-user-static"),

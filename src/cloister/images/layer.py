@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloister.errors import UsageError
+from cloister.images.tools import Mise
 
 BASE = "base"
 FULL = "full"
 _DIRECTORY = os.path.join(os.path.dirname(__file__), "layers")
+_MISE = os.path.join(os.path.dirname(__file__), "mise.toml")
 _SUFFIX = ".toml"
 
 
@@ -62,6 +64,13 @@ _ALIASES = {
     "node": "ts", "nodejs": "ts", "javascript": "ts", "js": "ts", "typescript": "ts", "bun": "ts",
     "py": "python", "golang": "go", "rs": "rust", "cargo": "rust", "erlang": "elixir", "mix": "elixir", "all": "full",
 }  # fmt: skip
+
+
+def load_mise() -> Mise:
+    """Where mise is, from mise.toml."""
+    with open(_MISE, "rb") as file:
+        raw = tomllib.load(file)["architecture"]
+    return Mise(sources={name: (entry["url"], entry["sha512"]) for name, entry in raw.items()})
 
 
 def _load(name: str) -> Layer:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloister.images.layer import BASE, Layer
+from cloister.images.tools import AUTHORITY, Mise, copying, fetching
 
 CONTAINERFILE = "Containerfile"
 DEFAULT_BASE = "docker.io/library/debian:bookworm-slim"
@@ -60,10 +61,13 @@ class Recipe:
     name: str
     files: Mapping[str, str]
 
+    def recipe_hash(self) -> str:
+        """12 hexadecimal digits of the context alone: whether cloister would still make it so."""
+        return _digest([self.name, sorted(self.files.items())])
+
     def content_hash(self, *, base_id: str, platform: str) -> str:
         """12 hexadecimal digits of everything that the image is made of. `base_id`: what the base's name stands for."""
-        parts = [self.name, base_id, platform, sorted(self.files.items())]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:HASH_DIGITS]
+        return _digest([self.name, base_id, platform, sorted(self.files.items())])
 
 
 def recipe(
@@ -72,21 +76,37 @@ def recipe(
     *,
     environment: Mapping[str, str],
     files: Mapping[str, str],
+    tools: Sequence[str] = (),
+    mise: Mise | None = None,
+    authority: str = "",
 ) -> Recipe:
-    """The context of one image. `environment` and `files` are what its package managers are told."""
+    """The context of one image. `environment` and `files` are what its package managers are told.
+
+    `tools` are fetched by `mise`; `authority` is a PEM text that this fetching trusts too.
+    """
     stages = [] if name == BASE else [layers[one] for one in layers[name].includes or (name,)]
     copied = {path: text for path, text in files.items() if text}
+    last = stages[-1].name if stages else BASE
+    settings = _variables(environment)
+    fetched = bool(tools) and mise is not None
     text = "\n".join(
         [
             f"# The image {REPOSITORY}/{name}, made by cloister from its layers: change those instead.",
             f"ARG BASE={DEFAULT_BASE}",
             *_stage(layers[BASE], on="${BASE}", extra=(_NO_SUDO, *_USER)),
             *_languages(stages),
+            *(
+                fetching(tools, mise, on=last, settings=settings, authority=bool(authority))
+                if mise and tools
+                else []
+            ),
             "",
             "# What package managers are told comes last: a change of it builds nothing above again",
-            f"FROM {stages[-1].name if stages else BASE} AS image",
+            f"FROM {last} AS image",
+            *(copying() if fetched else []),
             *([f"COPY {_FILES}/ /"] if copied else []),
-            *_variables({"HOME": "/home/agent", **environment}),
+            "ENV HOME=/home/agent",
+            *settings,
             f"USER {USER_ID}:{USER_ID}",
             "WORKDIR /workspace",
             "ENTRYPOINT []",
@@ -94,9 +114,12 @@ def recipe(
             "",
         ]
     )
-    return Recipe(
-        name=name, files={CONTAINERFILE: text, **{f"{_FILES}{path}": copied[path] for path in sorted(copied)}}
-    )
+    context = {CONTAINERFILE: text, **{f"{_FILES}{path}": copied[path] for path in sorted(copied)}}
+    return Recipe(name=name, files={**context, AUTHORITY: authority} if fetched and authority else context)
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:HASH_DIGITS]
 
 
 def tag(name: str, version: str = LATEST) -> str:

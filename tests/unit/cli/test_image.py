@@ -37,11 +37,21 @@ def test_list_and_detect(
 ) -> None:
     (enter_project("") / "mix.exs").touch()
     docker.knows("cloister/elixir:latest", "sha256:e")
+    docker.knows("mine", "sha256:m1")
+    assert dispatch(["image", "build", "go", "ts", "go", "--base", "mine"]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "cloister/go",
+        "cloister/ts",
+    ]
     assert dispatch(["image", "list", "--json"]) == 0
     images = json.loads(capsys.readouterr().out)["images"]
-    assert {one["name"] for one in images if one["built"]} == {"elixir"}
+    assert {one["name"]: one["built"] for one in images if one["built"] != "no"} == {
+        "elixir": "outdated",  # it has no label of ours
+        "go": "yes",
+        "ts": "yes",
+    }
     assert dispatch(["image", "list"]) == 0
-    assert any(line.split()[:2] == ["elixir", "yes"] for line in capsys.readouterr().out.splitlines())
+    assert any(line.split()[:2] == ["elixir", "outdated"] for line in capsys.readouterr().out.splitlines())
     assert dispatch(["image", "detect"]) == 0
     assert capsys.readouterr().out == "elixir\n  mix.exs: a project for elixir\n"
     assert dispatch(["image", "detect", "--json"]) == 0

@@ -14,11 +14,12 @@ from cloister.images import engine as engines
 from cloister.images.build import Built, Wish
 from cloister.images.choose import image_for
 from cloister.images.progress import Output, Step
+from cloister.images.render import DEFAULT_BASE
 from tests.unit.images.conftest import FakeEngine
 
 
 def build(heard: list[Step | Output] | None = None, **wish: object) -> Built:
-    found = engines.find(None, os.environ)
+    found = engines.find(None, os.environ, workspace="/project")
     asked = images.checked(Wish(**{"name": "python", "base": "mine", **wish}))  # type: ignore[arg-type]  # a test's words
     return images.build(found, asked, (heard if heard is not None else []).append)
 
@@ -116,18 +117,47 @@ def test_a_full_disk(docker: FakeEngine) -> None:
     ]
     assert caught.value.resolution == "make room: docker system df, then: docker builder prune"
     with pytest.raises(HostError, match="has not been built"):
-        image_for("python", workspace="/", engine=engines.find(None, os.environ))
+        image_for("python", workspace="/", engine=engines.find(None, os.environ, workspace="/project"))
+
+
+def test_a_directory_of_the_project_is_no_base(
+    docker: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker.io/library/debian:bookworm-slim/usr").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    build(base=DEFAULT_BASE)
+    assert not docker.calls("import")
+    assert docker.calls("pull", DEFAULT_BASE)
+
+
+def test_a_program_of_the_project_is_no_engine(
+    docker: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = tmp_path / "project/node_modules/.bin/docker"
+    planted.parent.mkdir(parents=True)
+    planted.write_text(f"#!/bin/sh\n: > {tmp_path}/ran; echo 20.10 linux/amd64\n")
+    planted.chmod(0o755)
+    link = tmp_path / "link"
+    link.symlink_to(planted.parent)
+    monkeypatch.setenv("PATH", f"{planted.parent}:{link}:node_modules/.bin:{docker.directory}")
+    monkeypatch.chdir(tmp_path / "project")
+    found = engines.find(None, os.environ, workspace=str(tmp_path / "project"))
+    assert found.program == str(docker.directory / "docker")
+    assert found.environment["PATH"] == str(docker.directory), "its helpers are looked for there too"
+    assert not (tmp_path / "ran").exists()
+    assert engines.find(None, os.environ, workspace=str(tmp_path / "other")).program == str(planted)
+    assert (tmp_path / "ran").exists(), "the control"
 
 
 def test_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError) as caught:
-        engines.find(None, os.environ)
+        engines.find(None, os.environ, workspace="/project")
     assert caught.value.brief == "there is no container engine: docker and podman are not on PATH"
     with pytest.raises(HostError, match="podman is not on PATH"):
-        engines.find("podman", os.environ)
+        engines.find("podman", os.environ, workspace="/project")
     with pytest.raises(UsageError, match="'kubernetes' builds no images"):
-        engines.find("kubernetes", os.environ)
+        engines.find("kubernetes", os.environ, workspace="/project")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +178,7 @@ def test_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_that_does_not_answer(docker: FakeEngine, errors: str, brief: str, then: str) -> None:
     docker.fails("version", saying=errors)
     with pytest.raises(HostError) as caught:
-        engines.find(None, os.environ)
+        engines.find(None, os.environ, workspace="/project")
     assert (caught.value.brief, caught.value.details) == (brief, errors)
     assert then in caught.value.resolution
 
@@ -183,7 +213,7 @@ def test_wishes_that_cannot_be_meant(wish: dict[str, str], words: str) -> None:
 
 
 def test_the_image_of_a_sandbox(docker: FakeEngine, tmp_path: Path) -> None:
-    engine = engines.find(None, os.environ)
+    engine = engines.find(None, os.environ, workspace="/project")
     (tmp_path / "go.mod").touch()
     with pytest.raises(HostError) as caught:
         image_for(None, workspace=str(tmp_path), engine=engine)

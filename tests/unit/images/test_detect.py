@@ -21,6 +21,7 @@ def test_projects(case: dict[str, Any]) -> None:
     found = detect(case["files"])
     assert found.image == case["image"]
     assert list(found.reasons) == case.get("reasons", list(found.reasons))
+    assert list(found.versions) == case.get("versions", list(found.versions))
     assert found.reasons, "an answer says why"
 
 

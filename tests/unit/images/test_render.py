@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from cloister.errors import UsageError
 from cloister.images.build import image_recipe
-from cloister.images.layer import Layer, known_name, load_layers, names
+from cloister.images.layer import Layer, known_name, load_layers, load_mise, names
 from cloister.images.render import CONTAINERFILE, recipe
+from cloister.images.tools import checked_authority, checked_tool
 
+TOOLS = ("node@22", "npm:pnpm@10")
 GOLDEN = Path(__file__).parents[2] / "golden" / "images"
 
 
 @pytest.mark.parametrize("name", names())
 def test_containerfiles(name: str) -> None:
     assert image_recipe(name).files[CONTAINERFILE] == (GOLDEN / f"{name}.Containerfile").read_text()
+
+
+def test_tools_by_version() -> None:
+    found = image_recipe("ts", tools=TOOLS, authority="PEM")
+    assert found.files[CONTAINERFILE] == (GOLDEN / "ts-with-tools.Containerfile").read_text()
+    assert found.files["fetch/ca.pem"] == "PEM"
+    final = found.files[CONTAINERFILE].partition(" AS image\n")[2]
+    assert "ca.pem" not in final and "/tmp" not in final, "what fetches is left behind"
+    assert "fetch/ca.pem" not in image_recipe("ts", authority="PEM").files, "nothing is fetched"
+
+
+def test_mise_is_pinned() -> None:
+    for address, digest in load_mise().sources.values():
+        assert address.startswith("https://") and re.fullmatch("[0-9a-f]{128}", digest)
+
+
+@pytest.mark.parametrize(
+    "tool", ["node", "node@", "@22", "a b@1", "x@1;id", "x@$(id)", "-x@1", "../x@1", "x@1'", "x\n@1"]
+)
+def test_what_is_no_tool(tool: str) -> None:
+    with pytest.raises(UsageError, match="is no tool with a version"):
+        checked_tool(tool)
+
+
+def test_an_authority_is_certificates_alone() -> None:
+    one = "-----BEGIN CERTIFICATE-----\n"
+    assert checked_authority("x.pem", one) == one
+    for text, words in (
+        (one + "-----BEGIN PRIVATE KEY-----", "holds a private key"),
+        ("", "holds no certificate"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            checked_authority("x.pem", text)
 
 
 def test_the_context_holds_what_package_managers_read() -> None:
@@ -97,3 +133,5 @@ def test_commands_of_a_layer_run_before_rights_are_taken_away() -> None:
 if __name__ == "__main__":
     for image in names():
         (GOLDEN / f"{image}.Containerfile").write_text(image_recipe(image).files[CONTAINERFILE])
+    with_tools = image_recipe("ts", tools=TOOLS, authority="PEM").files[CONTAINERFILE]
+    (GOLDEN / "ts-with-tools.Containerfile").write_text(with_tools)
