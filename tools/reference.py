@@ -10,7 +10,17 @@ import sys
 from collections.abc import Iterator
 
 from cloister.config.injection import written
-from cloister.config.model import CredentialTable, Git, Network, NetworkRule, Packages, Sandbox, Ssh, Table
+from cloister.config.model import (
+    CredentialTable,
+    Git,
+    Network,
+    NetworkRule,
+    Packages,
+    Sandbox,
+    ServiceTable,
+    Ssh,
+    Table,
+)
 from cloister.config.packages import load_defaults
 from cloister.config.preset import CREDENTIAL_KIND, CredentialPlace, Preset, load_presets
 from cloister.config.profiles import PROFILES
@@ -32,6 +42,7 @@ _TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[git]", Git),
     ("[ssh]", Ssh),
     ("[packages]", Packages),
+    ("[services.NAME]", ServiceTable),
 )
 _PRESETS = """\
 Hosts that are read only are decrypted: GET and HEAD pass, and what installing needs beside, so that nothing can be

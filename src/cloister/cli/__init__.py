@@ -44,6 +44,7 @@ COMMANDS = {
     "cp": ("cp", "copy files into or out of a sandbox"),
     "audit": ("audit", "say what an installation's dependency code does, in a throw-away sandbox"),
     "image": ("image", "build and list the container images that sandboxes start from"),
+    "services": ("services", "list, start, stop and remove the project's services"),
     "logs": ("logs", "show what the sandbox did on the network"),
     "completion": ("completion", "print completions for a shell"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cloister import PLAN_FORMAT, __version__
 from cloister.config import directories, trust
@@ -22,6 +23,7 @@ from cloister.config.pins import pinned_hosts, upstream_cas
 from cloister.config.ports import published_of
 from cloister.config.preset import load_presets
 from cloister.config.rules import policy_of
+from cloister.config.services import services_of
 from cloister.config.settings import Overrides, Settings, merged
 from cloister.config.shown import together
 from cloister.policy.codec import policy_document
@@ -71,7 +73,10 @@ def compile_plan(
     presets = load_presets()
     found = credentials_of(loaded, presets, seed=project[0])
     check_exposed(found, settings, home)
+    pinned = pinned_hosts(loaded)
+    services = services_of(loaded, settings.profile, pinned)
     policy = policy_of(loaded, overrides, settings.profile, presets, found)
+    policy = replace(policy, grants=(*policy.grants, *(service.rule() for service in services)))
     signing = signing_of(loaded)
     return {
         "format": PLAN_FORMAT,
@@ -88,7 +93,8 @@ def compile_plan(
         "ssh": signing.document(),
         "packages": packages_of(loaded).document(),
         "policy": policy_document(policy),
-        "hosts": pinned_hosts(loaded),
+        "hosts": pinned,
+        "services": [service.document() for service in services],
         "upstream_ca": upstream_cas(loaded, home),
         "bound": _bound(policy),
     }

@@ -27,12 +27,14 @@ from cloister.config.model import (
     NetworkRule,
     Packages,
     Sandbox,
+    ServiceTable,
     Ssh,
     Table,
 )
 from cloister.config.wording import quoted, visible
 from cloister.errors import ConfigurationError
 
+NAMED = "NAME"  # a table of any name
 _TABLES: dict[tuple[str, ...], type[Table]] = {
     (): Document,
     ("sandbox",): Sandbox,
@@ -42,6 +44,7 @@ _TABLES: dict[tuple[str, ...], type[Table]] = {
     ("git",): Git,
     ("ssh",): Ssh,
     ("packages",): Packages,
+    ("services", NAMED): ServiceTable,
 }
 _TOML_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
 
@@ -134,6 +137,10 @@ def _refuse_user_only(raw: Mapping[str, object], source: Source) -> None:
                 )
 
 
+def _model(table: tuple[str, ...]) -> type[Table] | None:
+    return _TABLES.get((table[0], NAMED) if len(table) == 2 and table[0] == "services" else table)
+
+
 def _holds(raw: object, path: Path) -> bool:
     for key in path:
         if not isinstance(raw, dict) or key not in raw:
@@ -156,7 +163,7 @@ def _shape_error(source: Source, faults: list[ErrorDetails]) -> ConfigurationErr
 def _fault(source: Source, fault: ErrorDetails) -> ConfigurationError:
     path: Path = fault["loc"]
     table = tuple(part for part in path[:-1] if isinstance(part, str))
-    model = _TABLES.get(table)
+    model = _model(table)
     key = str(path[-1])
     where = _table_name(table)
     if fault["type"] == "extra_forbidden" and model is not None:
@@ -186,7 +193,7 @@ def _expectation(path: Path) -> tuple[str, str]:
     """The key that a fault is in, and the words for its type. The fault may be inside a list or a table."""
     names = tuple(part for part in path if isinstance(part, str))
     for length in range(len(names), 0, -1):
-        model = _TABLES.get(names[: length - 1])
+        model = _model(names[: length - 1])
         if model is None or names[length - 1] not in model.model_fields:
             continue
         key = names[length - 1]

@@ -271,6 +271,47 @@ class Packages(Table):
     )
 
 
+class ServiceTable(Table):
+    """A container beside the sandbox (a database, a broker), which reaches it as `NAME:PORT` and in no other way.
+
+    It is started once for all worktrees of a repository, with the first sandbox that declares it, and stopped with the
+    last. Services see each other and nothing else: they have no way out. In the profiles `agent` and `full` only.
+    """
+
+    image: str | None = _key("text", None, 'The image, as in `"postgres:16"`.')
+    port: int | None = _key("integer", None, "The port that it listens on.")
+    ports: list[int] = _key("list of integers", [], "The ports, if there are several.")
+    env: dict[str, str] = _key("table of texts", {}, "Its environment.")
+    env_from: dict[str, str] = _key(
+        "table of texts", {}, "Variables whose values are secret: where each is, as a credential's `source`."
+    )
+    volume: str | None = _key(
+        "text",
+        None,
+        "The directory of its data, kept in a volume. What lies elsewhere ends with the container.",
+    )
+    command: list[str] = _key("list of texts", [], "Its command and arguments.", shown="the image's")
+    health: object = _key(  # judged in `services.py`: a text or a list
+        "text or list of texts",
+        None,
+        'When it is ready: `"tcp"` (it takes connections), or a command that succeeds in it.',
+        shown='the image\'s check, else `"tcp"`',
+    )
+    health_timeout: int | None = _key("integer", None, "Seconds to wait for that.", shown="`60`")
+    keep: bool = _key("true or false", False, "It runs on when no sandbox uses it any more.", shown="`false`")
+    unsafe_egress: bool = _key(
+        "true or false",
+        False,
+        "It may reach the Internet, and so may whoever can make it run a command. Needed where the engine is not on "
+        "this machine's own network (rootless, Docker Desktop, OrbStack).",
+        shown="`false`",
+    )
+    compose_network: str | None = _key(
+        "text", None, "Instead of `image`: the network of a container that is there already."
+    )
+    container: str | None = _key("text", None, "That container's name.")
+
+
 class Document(Table):
     """A whole configuration file."""
 
@@ -282,3 +323,4 @@ class Document(Table):
     git: Git = Field(default_factory=Git)
     ssh: Ssh = Field(default_factory=Ssh)
     packages: Packages = Field(default_factory=Packages)
+    services: dict[str, ServiceTable] = _key("table", {}, "Containers that the sandbox reaches; see below.")

@@ -36,6 +36,8 @@ class Place:
             return " ".join(["[[network.rule]]", *names[2:]])
         if names[:1] == ["credential"]:
             return " ".join(["[[credential]]", *names[1:]])
+        if names[:1] == ["services"] and len(names) > 1:
+            return " ".join([f"[services.{names[1]}]", *names[2:]])
         return " ".join([f"[{names[0]}]", *names[1:]])
 
     def item(self, part: int | str) -> Place:

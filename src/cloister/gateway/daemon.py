@@ -369,7 +369,14 @@ def _pins(plan: dict[str, object]) -> dict[str, Pin]:
     hosts = plan.get("hosts", {})
     if not isinstance(hosts, dict):
         raise TypeError('"hosts" in the plan is not an object')
-    return {name: Pin(address=pin["address"], port=pin.get("port")) for name, pin in hosts.items()}
+    return {
+        name: Pin(
+            address=pin["address"],
+            port=pin.get("port"),
+            ports={int(asked): real for asked, real in pin["ports"].items()} if "ports" in pin else None,
+        )
+        for name, pin in hosts.items()
+    }
 
 
 def _publishes(plan: dict[str, object]) -> bool:

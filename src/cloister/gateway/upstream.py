@@ -39,10 +39,19 @@ class UpstreamError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """Where the user says a name is: an address, and a port if it differs from the one asked for."""
+    """Where the user says a name is: an address, and a port if it differs from the one asked for.
+
+    A service has `ports`, from the one asked for to the real one; at others it is nowhere, whatever rule names them:
+    beside it on its address are the ports of others.
+    """
 
     address: str
     port: int | None = None
+    ports: Mapping[int, int] | None = None
+
+    def real_port(self, port: int) -> int | None:
+        """Where `port` really is; None if nowhere."""
+        return self.ports.get(port) if self.ports is not None else self.port or port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +82,10 @@ class Dialler:
         pin = self._pins.get(host.name)
         if pin is not None:
             addresses: tuple[str, ...] = (pin.address,)
-            port = pin.port or port
+            real_port = pin.real_port(port)
+            if real_port is None:
+                raise UpstreamError(f"the service {host} has no port {port}", status=403)
+            port = real_port
         elif self._proxies and (upstream := await self._by_proxy(host, port, rule)) is not None:
             return upstream
         else:

@@ -64,11 +64,20 @@ def finish(
     if record.launched and not project.throwaway:
         _quarantine(project, record, tell)
     before_forgetting()
+    _release_services(project, record, tell)
     if record.public_directory:
         _remove_flat(record.public_directory)
         files.remove(f"{record.public_directory}.sock")
         files.remove(f"{record.public_directory}{entry.SUFFIX}")
     registry.remove(project.runs, record.sandbox_id)
+
+
+def _release_services(project: Project, record: registry.Record, tell: Callable[[str], None]) -> None:
+    """Stop the services that no sandbox uses any more."""
+    if os.path.isdir(os.path.join(project.shared, "services")):
+        from cloister.services import stop  # only where there have been some
+
+        stop.release(project.shared, record.sandbox_id, os.environ, tell)
 
 
 def _quarantine(project: Project, record: registry.Record, tell: Callable[[str], None]) -> None:

@@ -68,6 +68,12 @@ def run(
         stack.callback(gateway_process.dismiss, gateway)
         os.mkdir(public, 0o755)
         files.write_atomic(os.path.join(public, "empty"), b"", mode=0o444)
+        if plan.get("services"):
+            from cloister.session import services  # only where some are declared
+
+            plan = services.with_places(
+                plan, project, record, environ, tell, untrusted=(source, project.home)
+            )
         gateway.begin(
             sandbox_id=sandbox_id,
             plan=_with_facts(plan, facts),
