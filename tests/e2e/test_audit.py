@@ -211,6 +211,30 @@ def test_what_is_no_canary_is_not_taken_for_one(user_cloister: Cloister) -> None
     }
 
 
+def test_odd_starts_cost_the_audit_nothing(user_cloister: Cloister) -> None:
+    lines = [
+        "import ctypes, os",
+        "libc, A = ctypes.CDLL(None), ctypes.c_char_p * 2",
+        "number = {'x86_64': 59, 'aarch64': 221}[os.uname().machine]",
+        "def start(*arguments):",
+        "    if os.fork() == 0: libc.syscall(number, *arguments); os._exit(0)",
+        "    os.wait()",
+        "start(None, None, None)",
+        "start(ctypes.c_void_p(2**64 - 1), ctypes.c_void_p(2**64 - 4096), ctypes.c_void_p(1))",
+        "start(b'/bin/true', None, None)",
+        "start(b'/bin/true', A(b'\\xff\\x1b[2J', None), A(b'npm_lifecycle_event=\\xff', None))",
+        "start(b'x' * 100000, A(b'x', None), A(None))",
+        "start(b'/bin/true', (ctypes.c_char_p * 9001)(*[b'a'] * 9000, None), A(None))",
+        "os.mkdir(b'/tmp/\\xff'); os.chdir(b'/tmp/\\xff')",
+        "os.execv('/bin/echo', ['echo', 'the end'])",
+    ]
+    user_cloister.write(user_cloister.project / "odd.py", "\n".join(lines))
+    code, report = audited(user_cloister, "python3", "odd.py")
+    assert code == CLEAN, reasons(report)
+    assert report["processes"][-1]["arguments"] == ["echo", "the end"]
+    assert max(len(one["arguments"]) for one in report["processes"]) == 64
+
+
 def test_lock_files_are_read(user_cloister: Cloister) -> None:
     lock = {"packages": {"node_modules/a": {"resolved": "git+http://git.example.test/a.git#main"}}}
     user_cloister.write(user_cloister.project / "package-lock.json", json.dumps(lock))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
-from cloister.gateway import connection, control, judge, lure, proxy, truststore
+from cloister.gateway import connection, control, judge, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
 from cloister.gateway.authority import Authority
 from cloister.gateway.connector import Connector, Started
@@ -41,6 +41,7 @@ from cloister.types import Credential, Host
 
 if TYPE_CHECKING:
     from cloister.gateway.control_server import ControlServer
+    from cloister.gateway.lure import Lure
     from cloister.gateway.published import Published
     from cloister.sshagent.server import AgentServer
 
@@ -91,7 +92,7 @@ class Gateway:
         self.names = NameTable(bound)
         dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
         further_roots = upstream_ca(start.plan)
-        lured = lure.of_plan(start.plan)
+        lured = _lure(start.plan)
         self.services = Services(
             policy=policy,
             dialler=dialler,
@@ -326,6 +327,14 @@ class Gateway:
             )
         except Exception as error:  # Java programs then do without; everything else works
             self.record.internal_error(error, where="Java truststore")
+
+
+def _lure(plan: dict[str, object]) -> Lure | None:
+    if "watch" not in plan:
+        return None
+    from cloister.gateway import lure  # only for an audit
+
+    return lure.of_plan(plan)
 
 
 def _binder_in(user: int, network: int) -> Bind:
