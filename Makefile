@@ -21,7 +21,8 @@ check: setup         ## format, lint, types, import contracts, unit tests, a lit
 	$(BIN)/ruff check src tests bench demo tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -q -n $(WORKERS) tests/unit tests/fuzz
+	$(BIN)/pytest -q -n $(WORKERS) tests/unit
+	$(BIN)/pytest -q -n $(WORKERS) tests/fuzz
 
 test: check          ## everything: check, then end-to-end tests as root and as an ordinary user, and those of every runtime
 	@tools/setup-tests.sh

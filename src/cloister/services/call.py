@@ -33,7 +33,8 @@ def find(environ: Mapping[str, str], untrusted: Sequence[str]) -> Engine:
     places = [place for place in environ.get("PATH", proc.PATH).split(":") if place.startswith("/")]
     roots = [f"{os.path.realpath(root)}/" for root in untrusted]
     safe = [one for one in places if not f"{os.path.realpath(one)}/".startswith(tuple(roots))]
-    return engines.find(None, {**environ, "PATH": ":".join(safe)})
+    workspace = untrusted[0] if untrusted else os.devnull
+    return engines.find(None, {**environ, "PATH": ":".join(safe)}, workspace=workspace)
 
 
 def must(engine: Engine, argv: Sequence[str], what: str, *, timeout_s: float = ENGINE_S) -> bytes:
