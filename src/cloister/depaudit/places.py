@@ -31,11 +31,11 @@ PACKAGE_DIRECTORIES = SKIPPED | {
 _PACKAGE_SUFFIXES = (".egg-info", ".dist-info", ".egg")
 # Below the home.
 _CACHES = (
-    ".npm", ".cache", ".cargo/registry", ".cargo/git", ".cargo/.package-cache", ".cargo/.global-cache",
-    ".rustup", "go/pkg", ".local/share/pnpm", ".local/share/uv", ".local/state/pnpm", ".yarn", ".bun/install",
-    ".bun/bin", ".gem", ".local/share/gem", ".hex", ".mix", ".node-gyp", ".gradle", ".m2", ".composer",
-    ".config/go", ".local/share/virtualenv", ".config/yarn", ".config/configstore", ".local/share/virtualenvs",
-    ".virtualenvs", ".npm-global", ".volta",
+    ".npm", ".cache", ".cargo/registry", ".cargo/git", ".cargo/.package-cache", ".cargo/.package-cache-mutate",
+    ".cargo/.global-cache", ".rustup", "go/pkg", ".local/share/pnpm", ".local/share/uv", ".local/state/pnpm",
+    ".yarn", ".bun/install", ".bun/bin", ".gem", ".local/share/gem", ".hex", ".mix", ".node-gyp", ".gradle",
+    ".m2", ".composer", ".config/go", ".local/share/virtualenv", ".config/yarn", ".config/configstore",
+    ".local/share/virtualenvs", ".virtualenvs", ".npm-global", ".volta",
 )  # fmt: skip
 _MANIFESTS = frozenset(
     {

@@ -66,7 +66,7 @@ def page(seen: Observation, verdict: Verdict) -> Iterator[Part]:
     )
     yield from _section("Install scripts", _scripts(seen))
     yield from _section("Canaries and bait opened", _opened(seen))
-    yield from _section("Canaries on their way out", ((one.canary, one.target, one.how) for one in seen.sent))
+    yield from _section("Canaries on their way out", _sent(seen))
     yield from _section(
         "Files written outside of packages",
         (
@@ -110,10 +110,18 @@ def _headline(seen: Observation, verdict: Verdict) -> Text:
 def _scripts(seen: Observation) -> Iterator[tuple[str, ...]]:
     for index, one in enumerate(seen.scripts):
         counted = Counter(
-            scripts.program(process.arguments) for process in seen.processes if process.script == index
+            scripts.shown(process.arguments) for process in seen.processes if process.script == index
         )
         started = ", ".join(f"{name} × {times}" if times > 1 else name for name, times in counted.items())
         yield one.title, one.command, f"started: {started}" if started else ""
+
+
+def _sent(seen: Observation) -> Iterator[tuple[str, ...]]:
+    names: dict[tuple[str, str], list[str]] = {}
+    for one in seen.sent:
+        names.setdefault((one.target, one.how), []).append(one.canary)
+    for (target, how), canaries in names.items():
+        yield target, how, ", ".join(canaries)
 
 
 def _opened(seen: Observation) -> Iterator[tuple[str, ...]]:
@@ -121,7 +129,7 @@ def _opened(seen: Observation) -> Iterator[tuple[str, ...]]:
         if one.name.startswith(("~", ".")) and not one.writing:
             continue  # bait, which anybody may read
         who = seen.scripts[one.script].title if one.script is not None else "the command"
-        program = scripts.program(one.program) or "a program that could not be caught"
+        program = scripts.shown(one.program) or "a program that could not be caught"
         what = "to write" if one.writing else "to read"
         yield one.name, what, f"{one.times} ×", program, who
 
@@ -129,7 +137,7 @@ def _opened(seen: Observation) -> Iterator[tuple[str, ...]]:
 def _programs(seen: Observation) -> Iterator[tuple[str, ...]]:
     """Those of the command itself and of each script, together."""
     counted: Counter[tuple[int | None, str]] = Counter(
-        (process.script, scripts.program(process.arguments) or process.path) for process in seen.processes
+        (process.script, scripts.shown(process.arguments) or process.path) for process in seen.processes
     )
     by: dict[int | None, list[str]] = {}
     for (script, name), times in counted.items():

@@ -82,6 +82,16 @@ def program(arguments: Sequence[str]) -> str:
     return name or words[0]
 
 
+def shown(arguments: Sequence[str]) -> str:
+    """The same with its interpreter, where the name alone says little: "node setup.js"."""
+    name = program(arguments)
+    for word in arguments[1:]:
+        base = posixpath.basename(word)
+        if base in (f"{name}{suffix}" for suffix in _SUFFIXES if suffix.startswith(".")):
+            return f"{posixpath.basename(arguments[0])} {base}"
+    return name
+
+
 def _of_npm(environment: Mapping[str, str], directory: str, workspace: str) -> Script | None:
     """npm, pnpm, yarn and bun set the same variables."""
     stage = environment.get("npm_lifecycle_event", "")

@@ -34,11 +34,11 @@ _VARIABLES = {"PIP_BREAK_SYSTEM_PACKAGES": "1"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where everything is. `left_out` are the secrets of the project that were not copied."""
+    """Where everything is. `notes` say what of the project was not copied."""
 
     project: Project
     canaries: tuple[Canary, ...]
-    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def roots(self) -> dict[str, str]:
@@ -68,10 +68,10 @@ def made(
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         files.make_private_directory(project.home)
-        left_out = project_copy.copy(workspace, project.workspace)
+        notes = project_copy.copy(workspace, project.workspace, home=directories.home(environ))
         if cwd.startswith(f"{workspace}/"):
             os.makedirs(project.workspace + cwd[len(workspace) :], exist_ok=True)
-        stage = Stage(project=project, canaries=canaries, left_out=left_out)
+        stage = Stage(project=project, canaries=canaries, notes=notes)
         _plant(stage)
         yield stage
     finally:
@@ -100,7 +100,7 @@ def adapted(
         },
         "policy": {**policy, "credentials": [], "passthrough": [], "grants": _read(policy["grants"])},
         "ssh": {"agent": False, "keys": [], "hosts": [], "confirm": False},
-        "packages": {"install_scripts": True},
+        "packages": {"install_scripts": True, "sdists": True, "environment": {}, "files": {}, "unset": []},
         "watch": {"canaries": {name: list(found) for name, found in texts(canaries).items()}},
     }
 

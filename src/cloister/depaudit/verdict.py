@@ -97,14 +97,14 @@ def _opened(seen: Observation, canaries: Mapping[str, Canary]) -> Iterator[Reaso
 def _of_opened(seen: Observation, opened: Opened, canary: Canary) -> Reason | None:
     """A script has no business there; the installer itself opens its own settings."""
     who = _who(seen, opened.script)
-    program = scripts.program(opened.program)
-    by = f" with {program}" if program else ""
+    program, shown = scripts.program(opened.program), scripts.shown(opened.program)
+    by = f" with {shown}" if shown else ""
     level = Level.MALICIOUS if canary.private else Level.SUSPICIOUS
     if opened.script is not None:
         return Reason(level=level, text=f"opened {canary.path}{by}", who=who)
     if program in canary.readers or (not program and not canary.private):
         return None
-    return Reason(level=level, text=f"{program or 'a program that could not be caught'} opened {canary.path}")
+    return Reason(level=level, text=f"{shown or 'a program that could not be caught'} opened {canary.path}")
 
 
 def _written(seen: Observation) -> Iterator[Reason]:

@@ -1,4 +1,4 @@
-"""Tell a process outside of every program that a sandbox starts (seccomp(2), SECCOMP_RET_USER_NOTIF; ADR 0060).
+"""Tell a process outside of every program that a sandbox starts (seccomp(2), SECCOMP_RET_USER_NOTIF; ADR 0080).
 
 The plumber installs a filter on execve and execveat before it becomes bubblewrap, so nothing of ours need run inside,
 and sends the listening descriptor to whoever watches. Each start waits until that one has answered.

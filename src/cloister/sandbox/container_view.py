@@ -45,7 +45,7 @@ def build(
         Tmpfs("/run", None, 0o755, noexec=True),
         Tmpfs(f"/run/user/{facts.uid}", None, 0o700, owned=True, noexec=True),
         *_etc(facts, found, sandbox_id),
-        view.git_configuration(facts, settings.texts("ssh_to_https")),
+        view.git_configuration(facts, settings.texts("ssh_to_https"), shared=bool(scan.beside)),
         *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
         *(CaBundle(path) for path in found.trust_stores or image.TRUST_STORES[:1]),
         Bind(public_directory, view.PUBLIC),
@@ -54,9 +54,10 @@ def build(
         *view.known_host_lines(facts, settings),
         *(Bind(path, path) for path in settings.read_only),
         Bind(source, workspace, writable=True),
+        *(Bind(path, path, writable=True) for path in scan.beside),
         *view.taken_away(scan),
     ]
-    view.prepare_home(home_directory, facts.home, workspace, mounts)
+    view.prepare_home(home_directory, facts.home, (workspace, *scan.beside), mounts)
     return SandboxSpec(
         id=sandbox_id,
         hostname=view.HOSTNAME,

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 SECRET_KEYS = frozenset({"extraheader", "smtppass", "password", "token", "oauthtoken", "pass"})
 # The gateway sets the credential without being asked, so that nothing in the sandbox need keep one.
 NO_HELPER = "[credential]\n\thelper =\n"
+# In a work tree that shares its repository: other work trees are not there, and must not be taken for abandoned; their
+# logs cannot be written.
+SHARED = """\
+[gc]
+\tworktreePruneExpire = never
+\treflogExpire = never
+\treflogExpireUnreachable = never
+[repack]
+\tupdateServerInfo = false
+"""
 
 
 @dataclass(frozen=True, slots=True)

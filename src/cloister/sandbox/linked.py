@@ -40,8 +40,10 @@ def look(work_tree: str) -> LinkedTree | None:
         return None
     if os.path.normpath(os.path.join(git_directory, back)) != f"{work_tree}/.git":
         return None
-    if os.path.normpath(os.path.join(git_directory, shared)) != common or contains(common, work_tree):
+    if os.path.normpath(os.path.join(git_directory, shared)) != common:
         return None
+    if contains(common, work_tree) or contains(work_tree, common):
+        return None  # a work tree in its own git directory, or the reverse: neither can be held apart
     if not all(os.path.lexists(f"{common}/{name}") for name in ("HEAD", "objects", "refs")):
         return None
     return LinkedTree(work_tree=work_tree, git_directory=git_directory, common=common)

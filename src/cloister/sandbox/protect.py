@@ -93,10 +93,12 @@ class Placeholder:
 class Protection:
     """What a scan decided, in absolute paths. `nested`: every protected thing there was, for the sweep.
 
-    A symbolic link is in `nested` as `link()` names it.
+    A symbolic link is in `nested` as `link()` names it. `beside`: directories outside of the workspace that are
+    writable as well, but for what is named here.
     """
 
     workspace: str
+    beside: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
     redacted: tuple[tuple[str, bytes], ...] = ()

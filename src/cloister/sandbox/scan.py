@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from cloister.errors import WorkspaceError
-from cloister.sandbox import gitconfig, protect
+from cloister.sandbox import gitconfig, linked, protect
 from cloister.sandbox.protect import Placeholder, Protection
 from cloister.sandbox.workspace import contains
 
@@ -28,16 +28,24 @@ INCLUDE_DEPTH = 10  # git's own
 def scan(
     workspace: str, *, home: str, protected: Iterable[str] = (), unmask: Iterable[str] = ()
 ) -> Protection:
-    """Scan `workspace`, a real path. `protected` are the plan's `protect`, `unmask` its globs."""
-    walk = _Walk(workspace, tuple(unmask))
+    """Scan `workspace`, a real path. `protected` are the plan's `protect`, `unmask` its globs.
+
+    For a work tree that `git worktree add` has made, also the git directory that it shares with others.
+    """
+    walk = Walk(workspace, tuple(unmask))
     walk.root(home)
     walk.directories()
     for relative in protected:
         walk.declared(relative)
-    return walk.result()
+    tree = linked.look(workspace)
+    if tree is None:
+        return walk.result()
+    from cloister.sandbox import shared_git  # only for such a work tree
+
+    return shared_git.protection(walk, tree, home)
 
 
-class _Walk:
+class Walk:
     """Collects findings. Paths are absolute; `_inside` tells what is below a read-only directory already."""
 
     def __init__(self, workspace: str, unmask: tuple[str, ...]) -> None:
@@ -63,6 +71,31 @@ class _Walk:
                 self._placeholders[path] = Placeholder(path)
         for hooks in self._global_hooks(home):
             self._hooks_path(hooks, self._workspace)
+
+    def git_directory(self, directory: str, home: str, *, work_tree: str, read_only: Iterable[str]) -> None:
+        """Look at one git directory and at no other; `read_only` names what else is held in it, where it exists."""
+        self._home = home
+        self._git_directory(directory, work_tree=work_tree, parts=())
+        for name in read_only:
+            path = f"{directory}/{name}"
+            self._refuse_link(path)
+            if os.path.lexists(path):
+                self._read_only.add(path)
+
+    def hold(self, path: str, content: bytes | None) -> None:
+        """Hold a name that is absent or empty: another sandbox may hold it already."""
+        if self._is_absent_or_empty(path) or (os.path.isfile(path) and os.path.getsize(path) == 0):
+            self._read_only.discard(path)
+            self._placeholders[path] = Placeholder(path, content)
+
+    def obeyed(self, path: str, work_tree: str) -> None:
+        """Protect what a configuration outside of the workspace names in it."""
+        for entry in gitconfig.entries(self._content_of(path).decode(errors="surrogateescape")):
+            if entry.section in {"include", "includeif"} and entry.key == "path":
+                included = self._expanded(entry.value, os.path.dirname(path))
+                self._git_config(included, work_tree, work_tree, 1)
+            elif (entry.section, entry.key) == ("core", "hookspath"):
+                self._hooks_path(entry.value, work_tree)
 
     def directories(self) -> None:
         """Walk every directory but those that protect.SKIPPED names."""
@@ -197,7 +230,9 @@ class _Walk:
     def _is_unmasked(self, path: str) -> bool:
         return bool(self._unmask) and protect.matches(path[len(self._workspace) + 1 :], self._unmask)
 
-    def _git_directory(self, directory: str) -> None:
+    def _git_directory(
+        self, directory: str, *, work_tree: str = "", parts: Iterable[str] = ("modules", "worktrees")
+    ) -> None:
         """Protect what makes git execute something; see docs/adr/0030-protected-paths.md for each."""
         self._nested.add(directory)
         for name in protect.GIT_FILES:
@@ -211,15 +246,15 @@ class _Walk:
             if os.path.isfile(f"{directory}/{name}"):
                 self._read_only.add(f"{directory}/{name}")
         hooks, common, config = (f"{directory}/{name}" for name in ("hooks", "commondir", "config"))
-        if os.path.isdir(hooks):
-            self._read_only.add(hooks)
-        elif not os.path.lexists(hooks):
+        if self._is_absent_or_empty(hooks):  # empty: another sandbox may hold it already
             self._placeholders[hooks] = Placeholder(hooks)
+        elif os.path.isdir(hooks):
+            self._read_only.add(hooks)
         if not os.path.lexists(common) or self._start_of(common) == protect.COMMON_DIRECTORY:
             self._read_only.discard(common)
             self._placeholders[common] = Placeholder(common, protect.COMMON_DIRECTORY)
-        self._git_config(config, os.path.dirname(directory), directory, 0)
-        for name in ("modules", "worktrees"):
+        self._git_config(config, work_tree or os.path.dirname(directory), directory, 0)
+        for name in parts:
             self._git_parts(f"{directory}/{name}")
 
     def _git_parts(self, directory: str) -> None:

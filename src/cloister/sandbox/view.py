@@ -84,7 +84,7 @@ def build(
     tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
     mounts: list[Mount] = [
         *_system(),
-        *_etc(facts, sandbox_id, settings.texts("ssh_to_https")),
+        *_etc(facts, sandbox_id, settings.texts("ssh_to_https"), shared=bool(scan.beside)),
         *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
         Tmpfs("/tmp", None, 0o1777),  # noqa: S108
         Directory("/var"),
@@ -103,9 +103,10 @@ def build(
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
         Bind(source, workspace, writable=True),
+        *(Bind(path, path, writable=True) for path in scan.beside),
         *taken_away(scan),
     ]
-    prepare_home(home_directory, facts.home, workspace, mounts)
+    prepare_home(home_directory, facts.home, (workspace, *scan.beside), mounts)
     return SandboxSpec(
         id=sandbox_id,
         hostname=HOSTNAME,
@@ -131,8 +132,8 @@ def build(
     )
 
 
-def prepare_home(home_directory: str, home: str, workspace: str, mounts: Sequence[Mount]) -> None:
-    """Make the mount points that lie in the private home, which is seen at `home`."""
+def prepare_home(home_directory: str, home: str, shown: Sequence[str], mounts: Sequence[Mount]) -> None:
+    """Make the mount points that lie in the private home, which is seen at `home`; not those within what is `shown`."""
     below = f"{home}/"
     private_home.prepare(
         home_directory,
@@ -141,7 +142,7 @@ def prepare_home(home_directory: str, home: str, workspace: str, mounts: Sequenc
             for mount in mounts
             if isinstance(mount, Bind | Data)
             and mount.target.startswith(below)
-            and (mount.target == workspace or not contains(workspace, mount.target))
+            and all(mount.target == root or not contains(root, mount.target) for root in shown)
         ),
     )
 
@@ -205,7 +206,7 @@ def _system() -> Iterator[Mount]:
     yield Tmpfs("/dev/shm", None, 0o1777)  # noqa: S108
 
 
-def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount]:
+def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str], *, shared: bool) -> Iterator[Mount]:
     yield Directory("/etc")  # parents that bubblewrap makes by itself have mode 0700
     for name in ETC_DIRECTORIES:
         if os.path.isdir(f"/etc/{name}"):
@@ -233,18 +234,19 @@ def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str]) -> Iterator[Mount
     }
     for name, text in texts.items():
         yield Data(f"/etc/{name}", text.encode())
-    yield git_configuration(facts, forges)
+    yield git_configuration(facts, forges, shared=shared)
     yield CaBundle(environment.CA_BUNDLE)
     for link in BUNDLE_LINKS:
         yield Symlink(link, environment.CA_BUNDLE)
 
 
-def git_configuration(facts: Facts, forges: Sequence[str]) -> Data:
+def git_configuration(facts: Facts, forges: Sequence[str], *, shared: bool) -> Data:
     """The system-wide configuration of git: the user's name and address, no helper, forges over HTTPS."""
     identity = gitconfig.identity(
         _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
     )
-    return Data("/etc/gitconfig", (identity + gitconfig.NO_HELPER + gitconfig.over_https(forges)).encode())
+    git = identity + gitconfig.NO_HELPER + gitconfig.over_https(forges) + (gitconfig.SHARED if shared else "")
+    return Data("/etc/gitconfig", git.encode())
 
 
 def known_host_lines(facts: Facts, settings: Settings) -> Iterator[Mount]:

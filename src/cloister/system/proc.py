@@ -7,19 +7,22 @@ Rule 4: `capture` ends a program with everything that it has started: those that
 
 from __future__ import annotations
 
+import io
 import os
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT_BYTES = 4 << 20
+LINE_LIMIT = 8 << 10
 _CHUNK_BYTES = 1 << 16
+_GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +190,45 @@ def _drain(descriptor: int, text: bytearray, *, whole: bool) -> bool:
             return False
         return True
     return True
+
+
+def follow(
+    argv: Sequence[str], *, environment: Mapping[str, str], timeout_s: float, hear: Callable[[str], None]
+) -> int:
+    """Run a program that a person watches: `hear` gets each line, of errors too, cut at LINE_LIMIT. The exit code.
+
+    It stays in the terminal's group, so that Ctrl-C ends it as it would alone. OSError if it cannot be started;
+    TimeoutError when `timeout_s` has passed (it is killed).
+    """
+    child = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        cwd="/",
+    )
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(timeout_s, end)
+    timer.start()
+    try:
+        with child.stdout or io.BytesIO() as pipe:
+            while line := pipe.readline(LINE_LIMIT):
+                hear(line.decode(errors="replace").rstrip("\r\n"))
+        code = child.wait()
+    finally:
+        timer.cancel()
+        if child.poll() is None:
+            child.terminate()
+            reap(child, timeout_s=_GRACE_S)
+    if late.is_set():
+        raise TimeoutError(f"{argv[0]!r} did not end within {timeout_s:g} s")
+    return code
 
 
 def start(argv: Sequence[str], *, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:

@@ -87,10 +87,11 @@ def _reason_against(change: Change) -> str:
         return "it is a device, a pipe or a socket"
     if after.privileged:
         return "it has a set-user-ID, set-group-ID or sticky bit"
-    return _reason_against_link(change.path, after.target) if after.kind == "link" else ""
+    return reason_against_link(change.path, after.target) if after.kind == "link" else ""
 
 
-def _reason_against_link(path: str, target: str) -> str:
+def reason_against_link(path: str, target: str) -> str:
+    """Why a link at `path` of a tree may lead out of that tree; empty if it cannot, but through other links."""
     if target.startswith("/"):
         return "it is a link to an absolute path"
     parts = target.split("/")

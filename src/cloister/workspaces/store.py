@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from cloister.config.directories import Project
 from cloister.errors import WorkspaceError
 from cloister.system import files
-from cloister.workspaces import names
+from cloister.workspaces import names, tree
 
 KINDS = ("bind", "volume", "clone")
 StoredKind = Literal["volume", "clone"]
@@ -96,7 +95,7 @@ def locked(project: Project, name: str) -> Iterator[None]:
 def making(project: Project, name: str, kind: StoredKind) -> Iterator[Stored]:
     """Give an empty place to fill, under `locked`; what was begun and not kept is removed, now and on a failure."""
     place = directory(project, name)
-    _clear(place)
+    tree.remove_whole(place)
     os.mkdir(place, 0o700)
     found = Stored(kind=kind, name=name, directory=place)
     os.mkdir(found.files, 0o755)
@@ -104,7 +103,7 @@ def making(project: Project, name: str, kind: StoredKind) -> Iterator[Stored]:
     try:
         yield found
     except BaseException:
-        _clear(place)
+        tree.remove_whole(place)
         raise
 
 
@@ -118,7 +117,7 @@ def remove(project: Project, name: str) -> None:
     """Forget a workspace and its files. Idempotent. Whoever calls has asked the user (changes.py)."""
     place = directory(project, name)
     files.remove(os.path.join(place, _RECORD))  # first: what is left of it is then no workspace
-    _clear(place)
+    tree.remove_whole(place)
     files.remove(f"{place}.lock")
 
 
@@ -131,14 +130,3 @@ def listed(project: Project) -> list[Stored]:
     return [
         stored for name in found if not name.endswith(".lock") and (stored := load(project, name)) is not None
     ]
-
-
-def _clear(place: str) -> None:
-    """Remove a directory, of which a sandbox may have taken modes away. Idempotent."""
-    if not os.path.isdir(place):
-        return
-    for _, directories, _, descriptor in os.fwalk(place, follow_symlinks=False):
-        for name in directories:
-            with suppress(OSError):
-                os.chmod(name, 0o700, dir_fd=descriptor, follow_symlinks=False)
-    shutil.rmtree(place, ignore_errors=True)

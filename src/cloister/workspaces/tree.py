@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -42,8 +43,9 @@ class Entry:
 def entries(root: str, *, enter: Callable[[str], bool] = lambda path: path != GIT) -> dict[str, Entry]:
     """Everything below `root`, by path. What `enter` refuses (the repository at the top) is left out whole."""
     found: dict[str, Entry] = {}
-    for directory, names, file_names, descriptor in os.fwalk(root, onerror=_refuse, follow_symlinks=False):
-        prefix = "" if directory == root else f"{os.path.relpath(directory, root)}/"
+    top = f"{root}/."  # the directory itself, where `root` is a link of ours in /proc
+    for directory, names, file_names, descriptor in os.fwalk(top, onerror=_refuse, follow_symlinks=False):
+        prefix = "" if directory == top else f"{directory[len(top) + 1 :]}/"
         for name in (*names, *file_names):
             path = prefix + name
             if enter(path):
@@ -162,12 +164,23 @@ def remove(root: str, path: str) -> None:
         parent = os.path.dirname(parent)
 
 
-def replace(source: str, root: str, entry: Entry) -> None:
+def remove_whole(directory: str) -> None:
+    """Remove a directory, in which a sandbox may have taken modes away. Idempotent; OSError for what resists."""
+    if not os.path.isdir(directory):
+        return
+    for _, names, _, descriptor in os.fwalk(directory, follow_symlinks=False):
+        for name in names:
+            with suppress(OSError):
+                os.chmod(name, 0o700, dir_fd=descriptor, follow_symlinks=False)
+    shutil.rmtree(directory)
+
+
+def replace(source: str, root: str, entry: Entry, path: str | None = None) -> None:
     """Put a file or a link of `source` in place below `root`: whoever looks sees the old one or the new one.
 
-    A file that is replaced keeps its mode, but for whether it is executable.
+    A file that is replaced keeps its mode, but for whether it is executable. `path`: if it is another in `root`.
     """
-    with parent_of(root, entry.path, make=True) as (directory, name):
+    with parent_of(root, path or entry.path, make=True) as (directory, name):
         known = look(directory, name, entry.path)
         if known is not None and known.kind == "directory":
             os.rmdir(name, dir_fd=directory)

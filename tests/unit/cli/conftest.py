@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.images.conftest import docker  # noqa: F401  # a fixture
+
 
 @pytest.fixture
 def enter_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:

@@ -1,0 +1,1 @@
+"""Container images for cloister's sandboxes: made from layers that are data, built by Docker or Podman."""

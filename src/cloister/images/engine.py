@@ -1,0 +1,142 @@
+"""Talk to a container engine through its command line: find it, ask it, and let it build.
+
+Rule 1: the engine is whatever its own command reaches: contexts, DOCKER_HOST and rootless engines included.
+Rule 2: its environment is written out: what concerns the engine and the proxies, nothing else of the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cloister.errors import HostError, UsageError
+from cloister.system import proc
+
+DOCKER, PODMAN = "docker", "podman"
+RUNTIMES = (DOCKER, PODMAN)
+PROXIES = (
+    "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy",
+    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
+)  # fmt: skip
+_PASSED = (
+    "HOME", "PATH", "USER", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "SSH_AUTH_SOCK",
+    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
+    "CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER",
+    "REGISTRY_AUTH_FILE", "BUILDX_BUILDER", "BUILDX_CONFIG",
+)  # fmt: skip
+_ASK_S = 30.0
+_BUILDKIT_WITHIN = 23  # the client's version from which on BuildKit is buildx, a program of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A container engine that answers. `buildkit`: its client builds with it; `buildx`: through that program."""
+
+    name: str
+    program: str
+    platform: str
+    environment: Mapping[str, str]
+    buildkit: bool = False
+    buildx: bool = False
+
+    def ask(self, *arguments: str, timeout_s: float = _ASK_S) -> proc.Finished:
+        """Run one of its commands to the end."""
+        return proc.run([self.program, *arguments], environment=self.environment, timeout_s=timeout_s)
+
+    def follow(self, arguments: Sequence[str], *, timeout_s: float, hear: Callable[[str], None]) -> int:
+        """Run a long one, line by line; the exit code."""
+        environment = {**self.environment, "DOCKER_BUILDKIT": "1" if self.buildkit else "0"}
+        return proc.follow(
+            [self.program, *arguments], environment=environment, timeout_s=timeout_s, hear=hear
+        )
+
+
+def find(runtime: str | None, environ: Mapping[str, str]) -> Engine:
+    """The engine of that name, else the first one that there is. HostError if there is none, or it does not answer."""
+    if runtime is not None and runtime not in RUNTIMES:
+        raise UsageError(
+            f"--runtime: {runtime!r} builds no images", details=f"expected: {', '.join(RUNTIMES)}"
+        )
+    wanted = RUNTIMES if runtime is None else (runtime,)
+    environment = {name: environ[name] for name in (*_PASSED, *PROXIES) if name in environ}
+    for name in wanted:
+        if program := _which(name, environ.get("PATH", proc.PATH)):
+            return _asked(name, program, environment)
+    raise HostError(
+        f"there is no container engine: {' and '.join(wanted)} {'are' if len(wanted) > 1 else 'is'} not on PATH",
+        resolution="install one, as in: sudo apt-get install podman",
+    )
+
+
+def _asked(name: str, program: str, environment: Mapping[str, str]) -> Engine:
+    found = proc.run([program, *_QUESTIONS[name]], environment=environment, timeout_s=_ASK_S)
+    if found.code != 0:
+        raise unreachable(name, found.errors.decode(errors="replace"))
+    client, _, platform = found.output.decode(errors="replace").strip().partition(" ")
+    buildx = name == DOCKER and _has_buildx(program, environment)
+    return Engine(
+        name=name,
+        program=program,
+        platform=platform,
+        environment=environment,
+        buildkit=buildx or (name == DOCKER and _major(client) < _BUILDKIT_WITHIN),
+        buildx=buildx,
+    )
+
+
+_QUESTIONS = {
+    DOCKER: ("version", "--format", "{{.Client.Version}} {{.Server.Os}}/{{.Server.Arch}}"),
+    PODMAN: ("info", "--format", "{{.Version.Version}} {{.Host.OS}}/{{.Host.Arch}}"),
+}
+
+
+def unreachable(name: str, errors: str) -> HostError:
+    """An engine's command is there, the engine does not answer."""
+    denied = "permission denied" in errors.lower()
+    if name == PODMAN:
+        resolution = "see what this says: podman info"
+    elif denied:
+        resolution = (
+            "become a member of its socket's group: sudo usermod -aG docker $USER; "
+            "or use Podman: --runtime podman"
+        )
+    else:
+        resolution = "start it: sudo systemctl start docker; or use Podman: --runtime podman"
+    brief = "may not be used by you" if denied else "does not answer"
+    return HostError(
+        f"the {name} engine {brief}",
+        details="\n".join(errors.strip().splitlines()[-3:]),
+        resolution=resolution,
+    )
+
+
+def image_id(engine: Engine, reference: str) -> str | None:
+    """The id of an image that the engine has, or None."""
+    found = engine.ask("image", "inspect", "--format", "{{.Id}}", reference)
+    return found.output.decode().strip() if found.code == 0 else None
+
+
+def image_digests(engine: Engine, reference: str) -> tuple[str, ...]:
+    """The names by digest under which registries have an image; none for one that was made here."""
+    found = engine.ask("image", "inspect", "--format", "{{json .RepoDigests}}", reference)
+    digests = json.loads(found.output) if found.code == 0 else None
+    return tuple(map(str, digests)) if isinstance(digests, list) else ()
+
+
+def _has_buildx(program: str, environment: Mapping[str, str]) -> bool:
+    return proc.run([program, "buildx", "version"], environment=environment, timeout_s=_ASK_S).code == 0
+
+
+def _major(version: str) -> int:
+    digits = version.partition(".")[0]
+    return int(digits) if digits.isdigit() else _BUILDKIT_WITHIN
+
+
+def _which(name: str, path: str) -> str | None:
+    for directory in path.split(":"):
+        candidate = os.path.join(directory, name)
+        if directory.startswith("/") and os.access(candidate, os.X_OK) and os.path.isfile(candidate):
+            return candidate
+    return None
