@@ -199,7 +199,7 @@ class _Starting:
                 self._await_ready(ready, client)
                 return client
             self._finish(self._begin(argv), "start the sandbox's container")
-            client = self._begin(oci_argv.wait_agent(how.names))
+            client = self._begin(oci_argv.wait_container(how.names.agent))
             self._await_ready(ready, client)
             self._children.remove(client)
             return client
@@ -265,12 +265,32 @@ class _Starting:
                     raise oci_failures.failure(
                         self._how.engine.name, "start the container that holds the sandbox's network", said
                     )
-                if self._line.fileno() not in self._poll(self._line.fileno()):
-                    raise _hangs(self._how.engine)
-                self._children.append(holder)
+                self._await_call()
         finally:
             os.close(pidfd)
         self._line.accept(self._how.bound, self._how.gateway)
+
+    def _await_call(self) -> None:
+        """The holder runs, and has not called yet: until it does. HostError if it ends before."""
+        how = self._how
+        watching = self._begin(oci_argv.wait_container(how.names.holder))
+        pidfd = os.pidfd_open(watching.pid)
+        try:
+            ready = self._poll(self._line.fileno(), pidfd)
+        finally:
+            os.close(pidfd)
+        if not ready:
+            raise _hangs(how.engine)
+        if self._line.fileno() not in ready:
+            done = how.engine.ask(*oci_argv.last_words(how.names.holder))
+            raise HostError(
+                "the container that holds the sandbox's network ended before it had set it up",
+                details=oci_failures.last_lines((done.output + done.errors).decode(errors="replace")),
+                resolution="run: cloister doctor; or do without containers: --runtime embedded",
+            )
+        watching.kill()
+        watching.communicate()
+        self._children.remove(watching)
 
     def _line_again(self, holder: subprocess.Popen[bytes]) -> None:
         """Bring the runtime image in, and start the holder once more."""
@@ -346,6 +366,7 @@ def host(engine: Engine) -> oci_argv.Host:
         limits=engine.limits,
         has_init=engine.has_init,
         init=engine.init,
+        cpus=os.cpu_count() or 1,
         ipv6=os.path.exists("/proc/sys/net/ipv6"),
     )
 

@@ -41,6 +41,7 @@ class Host:
     has_init: bool = True
     init: str = ""
     ipv6: bool = True
+    cpus: int = 1  # Docker refuses a limit beyond them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,7 @@ def run_holder(names: Names, holder: Holder, host: Host) -> list[str]:
 def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
     """Make the agent's container; `start` lets it run."""
     rendered = ["create", f"--name={names.agent}", *_common(names, agent.seccomp)]
+    rendered += ["--log-driver=none"]  # what it prints is its caller's, and no file's
     rendered += [f"--network=container:{names.holder}", f"--user={spec.uid}:{spec.gid}", "--no-healthcheck"]
     if host.engine == PODMAN and host.rootless:
         rendered.append("--userns=keep-id")
@@ -129,7 +131,7 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
         rendered.append("--interactive")
     limits = spec.limits
     if host.limits:
-        rendered += _limits(limits.memory_bytes, limits.cpus, limits.pids)
+        rendered += _limits(limits.memory_bytes, limits.cpus and min(limits.cpus, host.cpus), limits.pids)
     rendered += ["--ulimit=core=0:0", f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
     rendered += _mounts(spec)
@@ -142,9 +144,14 @@ def start_agent(names: Names, *, attached: bool) -> list[str]:
     return ["start", "--attach", "--interactive", names.agent] if attached else ["start", names.agent]
 
 
-def wait_agent(names: Names) -> list[str]:
-    """Wait for its end, and print its exit code."""
-    return ["wait", names.agent]
+def wait_container(name: str) -> list[str]:
+    """Wait for a container's end, and print its exit code."""
+    return ["wait", name]
+
+
+def last_words(name: str) -> list[str]:
+    """What a container has printed last."""
+    return ["logs", "--tail=20", name]
 
 
 def remove(containers: tuple[str, ...]) -> list[str]:
@@ -165,15 +172,15 @@ def execute(
     *,
     directory: str,
     terminal: bool,
-    environment: int | None,
+    environment: int,
+    passed: tuple[str, ...],
     has_sh: bool,
     pids: int | None = None,
     memory_bytes: int | None = None,
 ) -> list[str]:
     """Run one more command in the agent's container, confined as its first one is (the engine does that)."""
     rendered = ["exec", "--interactive", *(["--tty"] if terminal else []), f"--workdir={directory}"]
-    if environment is not None:
-        rendered.append(f"--env-file=/dev/fd/{environment}")
+    rendered += [f"--env-file=/dev/fd/{environment}", *(f"--env={name}" for name in passed)]
     started = (
         bwrap_argv.start_argv(command, pids=pids, memory_bytes=memory_bytes) if has_sh else list(command)
     )
@@ -203,7 +210,6 @@ def _common(names: Names, seccomp: str) -> list[str]:
         f"--label={SANDBOX_LABEL}={names.sandbox}",
         f"--label={PROJECT_LABEL}={names.project}",
         "--restart=no",
-        "--log-driver=none",
         "--read-only",
         "--cap-drop=ALL",
         "--security-opt=no-new-privileges",

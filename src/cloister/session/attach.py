@@ -32,6 +32,16 @@ class Command:
 def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int:
     """Run it to its end; returns its exit code, as `session.run.run` does. CloisterError if the sandbox is gone."""
     how = entry.load(f"{record.public_directory}{entry.SUFFIX}")
+    if record.container is not None and how is not None:
+        from cloister.session import container_exec  # off the path of the embedded runtime
+
+        variables = {name: environ[name] for name in environment.TERMINAL if name in environ}
+        container_exec.execute(
+            record,
+            command.argv,
+            environment={**variables, **dict(command.environment)},
+            directory=command.directory or _here(how.workspace),
+        )
     if record.init is None or how is None:
         raise gone(record)
     shown = {name: environ[name] for name in environment.TERMINAL if name in environ}
