@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from cloister.errors import CloisterError, HostError
 from cloister.network import holder as holder_program
-from cloister.runtimes import oci_argv, oci_failures, oci_files, oci_image, staging
+from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, oci_files, oci_image, staging
 from cloister.runtimes.engine import DOCKER, Engine
 from cloister.runtimes.oci_holder import Line
 from cloister.runtimes.oci_runtime import Runtime
@@ -42,7 +42,7 @@ class Launch:
     """
 
     engine: Engine
-    names: oci_argv.Names
+    names: oci_exec_argv.Names
     image: Image
     runtime: Runtime
     seccomp: str
@@ -120,7 +120,7 @@ def start(spec: SandboxSpec, how: Launch) -> Running:
     return running
 
 
-def remove(engine: Engine, names: oci_argv.Names) -> None:
+def remove(engine: Engine, names: oci_exec_argv.Names) -> None:
     """End and remove both containers. Idempotent; HostError if the engine does not do it."""
     done = engine.ask(*oci_argv.remove((names.agent, names.holder)), timeout_s=_REMOVE_S)
     said = done.errors.decode(errors="replace")
@@ -229,7 +229,7 @@ class _Starting:
 
     def _create_agent(self) -> subprocess.Popen[bytes]:
         how = self._how
-        text, others = oci_argv.environment_file(self._spec.environment)
+        text, others = oci_exec_argv.environment_file(self._spec.environment)
         others = tuple((name, value) for name, value in others if name not in how.engine.environment)
         descriptor = os.memfd_create("cloister-environment")
         try:

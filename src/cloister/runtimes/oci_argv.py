@@ -10,7 +10,8 @@ Rule 4: no image is fetched: `--pull=never`.
 
 from __future__ import annotations
 
-from cloister.runtimes import bwrap_argv
+from cloister.runtimes import start_script
+from cloister.runtimes.oci_exec_argv import Names
 from cloister.sandbox.spec import Bind, SandboxSpec, Tmpfs
 from cloister.values import dataclass
 
@@ -42,22 +43,6 @@ class Host:
     init: str = ""
     ipv6: bool = True
     cpus: int = 1  # Docker refuses a limit beyond them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """Whose containers they are."""
-
-    sandbox: str
-    project: str
-
-    @property
-    def holder(self) -> str:
-        return f"cloister-{self.sandbox}-holder"
-
-    @property
-    def agent(self) -> str:
-        return f"cloister-{self.sandbox}-agent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,42 +151,10 @@ def containers_of(sandbox: str = "") -> list[str]:
     return ["ps", "--all", f"--filter=label={SANDBOX_LABEL}{of_one}", f"--format={template}"]
 
 
-def execute(
-    names: Names,
-    command: tuple[str, ...],
-    *,
-    directory: str,
-    terminal: bool,
-    environment: int,
-    passed: tuple[str, ...],
-    has_sh: bool,
-    pids: int | None = None,
-    memory_bytes: int | None = None,
-) -> list[str]:
-    """Run one more command in the agent's container, confined as its first one is (the engine does that)."""
-    rendered = ["exec", "--interactive", *(["--tty"] if terminal else []), f"--workdir={directory}"]
-    rendered += [f"--env-file=/dev/fd/{environment}", *(f"--env={name}" for name in passed)]
-    started = (
-        bwrap_argv.start_argv(command, pids=pids, memory_bytes=memory_bytes) if has_sh else list(command)
-    )
-    return [*rendered, names.agent, *started]
-
-
 def mount(source: str, target: str, *, writable: bool) -> str:
     """The value of `--mount` for a directory or file of the host: one line of CSV (RFC 4180)."""
     fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
     return ",".join(_csv(field) for field in fields)
-
-
-def environment_file(environment: tuple[tuple[str, str], ...]) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-    """The lines of `--env-file`, and the variables that it cannot hold: those with a line break in them."""
-    lines, others = [], []
-    for name, value in environment:
-        if "\n" in value or "\r" in value:
-            others.append((name, value))
-        elif not name.startswith("#"):
-            lines.append(f"{name}={value}\n")
-    return "".join(lines).encode(errors="surrogateescape"), tuple(others)
 
 
 def _common(names: Names, seccomp: str) -> list[str]:
@@ -257,14 +210,12 @@ def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
     if not agent.has_sh:
         return list(spec.command)
     limits = spec.limits
-    started = bwrap_argv.start_argv(
+    return start_script.start_argv(
         spec.command,
         pids=None if host.limits else limits.pids,
         memory_bytes=None if host.limits else limits.memory_bytes,
+        before=GATE_SCRIPT if agent.gated else "",
     )
-    if agent.gated:
-        started[2] = GATE_SCRIPT + started[2]
-    return started
 
 
 def _csv(field: str) -> str:

@@ -17,7 +17,7 @@ from cloister.images import choose
 from cloister.images.layer import names as image_names
 from cloister.images.render import tag
 from cloister.runtimes import engine as engines
-from cloister.runtimes import oci, oci_argv, oci_image, oci_runtime, seccomp_profile, staging
+from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, seccomp_profile, staging
 from cloister.sandbox import container_view, entry, placeholders, registry
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
@@ -134,7 +134,7 @@ def remove(record: registry.Record, tell: Callable[[str], None]) -> None:
     engine = engines.Engine(
         name=container.engine, program=container.program, environment=dict(container.environment)
     )
-    named = oci_argv.Names(sandbox=record.sandbox_id, project="")
+    named = oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
     try:
         oci.remove(engine, named)
     except CloisterError as error:
@@ -170,7 +170,7 @@ def _agent(facts: Facts, source: str) -> Facts:
 def _launch(start: live.Start, place: Place, *, attached: bool) -> oci.Launch:
     return oci.Launch(
         engine=place.engine,
-        names=oci_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id),
+        names=oci_exec_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id),
         image=place.image,
         runtime=place.runtime,
         seccomp=_profile(start.state_directory),

@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn
 
 from cloister.errors import HostError
-from cloister.runtimes import oci_argv
+from cloister.runtimes import oci_exec_argv
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def execute(
     container = record.container
     if container is None:
         raise TypeError("not a container's sandbox")
-    text, others = oci_argv.environment_file(tuple(environment.items()))
+    text, others = oci_exec_argv.environment_file(tuple(environment.items()))
     theirs = dict(container.environment)
     others = tuple((name, value) for name, value in others if name not in theirs)
     descriptor = os.memfd_create("cloister-environment", 0)  # without MFD_CLOEXEC: the client reads it
     os.write(descriptor, text)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    arguments = oci_argv.execute(
-        oci_argv.Names(sandbox=record.sandbox_id, project=""),
+    arguments = oci_exec_argv.execute(
+        oci_exec_argv.Names(sandbox=record.sandbox_id, project=""),
         command,
         directory=directory,
         terminal=all(stream.isatty() for stream in (sys.stdin, sys.stdout)),
