@@ -122,10 +122,11 @@ def start(spec: SandboxSpec, how: Launch) -> Running:
 
 def remove(engine: Engine, names: oci_exec_argv.Names) -> None:
     """End and remove both containers. Idempotent; HostError if the engine does not do it."""
-    done = engine.ask(*oci_argv.remove((names.agent, names.holder)), timeout_s=_REMOVE_S)
-    said = done.errors.decode(errors="replace")
-    if done.code and "no such container" not in said.lower() and "no container with" not in said.lower():
-        raise oci_failures.failure(engine.name, "remove the sandbox's containers", said)
+    for arguments in oci_argv.remove(engine.name, names):
+        done = engine.ask(*arguments, timeout_s=_REMOVE_S)
+        said = done.errors.decode(errors="replace")
+        if done.code and not oci_failures.is_missing_container(said):
+            raise oci_failures.failure(engine.name, "remove the sandbox's containers", said)
 
 
 def left_over(engine: Engine, sandbox: str = "") -> dict[str, str]:

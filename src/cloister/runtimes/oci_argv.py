@@ -76,14 +76,16 @@ class Agent:
 def run_holder(names: Names, holder: Holder, host: Host) -> list[str]:
     """Make and start the holder, in the background."""
     rendered = ["run", "--detach", f"--name={names.holder}", *_common(names, holder.seccomp)]
-    rendered += ["--network=none", f"--hostname={holder.hostname}", "--dns=127.0.0.1"]
+    rendered += ["--network=none", f"--hostname={holder.hostname}"]
     if host.ipv6:
         rendered += [
             "--sysctl=net.ipv6.conf.all.disable_ipv6=0",
             "--sysctl=net.ipv6.conf.default.disable_ipv6=0",
         ]
     rendered += ["--user=0:0", *(f"--cap-add={one}" for one in HOLDER_CAPABILITIES)]
-    if host.remapped:
+    if host.engine == PODMAN and host.rootless:
+        rendered.append("--userns=keep-id")
+    elif host.remapped:
         rendered.append("--userns=host")
     if host.limits:
         rendered += _limits(_HOLDER_MEMORY_BYTES, None, _HOLDER_PROCESSES)
@@ -103,7 +105,8 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     rendered += ["--log-driver=none"]  # what it prints is its caller's, and no file's
     rendered += [f"--network=container:{names.holder}", f"--user={spec.uid}:{spec.gid}", "--no-healthcheck"]
     if host.engine == PODMAN and host.rootless:
-        rendered.append("--userns=keep-id")
+        # The holder's, which is keep-id: it owns the network namespace, and sysfs asks for that.
+        rendered.append(f"--userns=container:{names.holder}")
     elif host.remapped:
         rendered.append("--userns=host")
     if host.has_init:
@@ -119,7 +122,7 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
         rendered += _limits(limits.memory_bytes, limits.cpus and min(limits.cpus, host.cpus), limits.pids)
     rendered += ["--ulimit=core=0:0", f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
-    rendered += _mounts(spec)
+    rendered += _mounts(spec, host)
     command = _command(spec, agent, host)
     return [*rendered, f"--entrypoint={command[0]}", agent.image, *command[1:]]
 
@@ -139,9 +142,12 @@ def last_words(name: str) -> list[str]:
     return ["logs", "--tail=20", name]
 
 
-def remove(containers: tuple[str, ...]) -> list[str]:
-    """End containers and remove them, with volumes that nobody named."""
-    return ["rm", "--force", "--volumes", *containers]
+def remove(engine: str, names: Names) -> list[list[str]]:
+    """End both containers and remove them, with volumes that nobody named. podman wants the joined one gone first."""
+    options = ["rm", "--force", "--volumes"]
+    if engine == PODMAN:
+        return [[*options, "--time=0", names.agent], [*options, "--time=0", names.holder]]
+    return [[*options, names.agent, names.holder]]
 
 
 def containers_of(sandbox: str = "") -> list[str]:
@@ -182,28 +188,30 @@ def _limits(memory_bytes: int | None, cpus: float | None, pids: int | None) -> I
         yield f"--pids-limit={pids}"
 
 
-def _mounts(spec: SandboxSpec) -> Iterator[str]:
+def _mounts(spec: SandboxSpec, host: Host) -> Iterator[str]:
     for one in spec.mounts:
         match one:
             case Bind():
                 yield f"--mount={mount(one.source, one.target, writable=one.writable)}"
             case Tmpfs():
-                options = [
-                    "rw",
-                    "nosuid",
-                    "nodev",
-                    *(["noexec"] if one.noexec else ["exec"]),
-                    f"mode={one.mode:04o}",
-                ]
-                if one.size_bytes is not None:
-                    options.append(f"size={one.size_bytes}")
-                if one.owned:
-                    options += [f"uid={spec.uid}", f"gid={spec.gid}"]
-                yield f"--tmpfs={one.target}:{','.join(options)}"
+                yield f"--tmpfs={one.target}:{_tmpfs(one, spec, host)}"
             case _:
                 raise TypeError(
                     f"a container cannot be given {one!r}: runtimes/oci_files.py makes files of it"
                 )
+
+
+def _tmpfs(one: Tmpfs, spec: SandboxSpec, host: Host) -> str:
+    options = ["rw", "nosuid", "nodev", "noexec" if one.noexec else "exec"]
+    mode = one.mode
+    if one.owned and host.engine == PODMAN:
+        mode = 0o1777  # podman cannot give it away; the sandbox has no other user
+    elif one.owned:
+        options += [f"uid={spec.uid}", f"gid={spec.gid}"]
+    options.append(f"mode={mode:04o}")
+    if one.size_bytes is not None:
+        options.append(f"size={one.size_bytes}")
+    return ",".join(options)
 
 
 def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:

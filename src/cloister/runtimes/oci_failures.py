@@ -126,6 +126,12 @@ def is_missing_image(said: str) -> bool:
     )
 
 
+def is_missing_container(said: str) -> bool:
+    """Whether a command failed because there is no such container."""
+    low = said.lower()
+    return any(sign in low for sign in ("no such container", "no container with"))
+
+
 def last_lines(said: str) -> str:
     """The end of what an engine said, without what is no news: the usage hint."""
     lines = [
