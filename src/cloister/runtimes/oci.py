@@ -32,6 +32,7 @@ from cloister.values import dataclass
 
 START_TIMEOUT_S = 60.0
 _REMOVE_S = 60.0
+_NEVER = "0001-01-01"  # Go's time zero
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +70,30 @@ class Running:
         """Let the command run. Called once, when it has been looked at."""
         if self._gate is None:
             return
-        descriptor = os.open(f"{self._gate}/{oci_argv.GO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.write(descriptor, b"go\n")
-        os.close(descriptor)
+        with suppress(OSError):  # ENXIO: it has ended; the wait tells why
+            descriptor = os.open(f"{self._gate}/{oci_argv.GO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(descriptor, b"go\n")
+            os.close(descriptor)
         for name in (oci_argv.GO, oci_argv.READY):
             files.remove(f"{self._gate}/{name}")
 
     def exit_code(self) -> int:
         """How the agent ended, in the engine's words. HostError if the engine does not know any more."""
-        template = "{{.State.Running}} {{.State.ExitCode}} {{.State.OOMKilled}}"
+        template = "{{.State.Running}} {{.State.ExitCode}} {{.State.StartedAt}}"
         done = self.engine.ask("inspect", "--type=container", f"--format={template}", self.names.agent)
         words = done.output.decode(errors="replace").split()
-        if done.code or len(words) != 3:
+        if done.code or len(words) < 3:
             raise oci_failures.failure(
                 self.engine.name, "say how the sandbox ended", done.errors.decode(errors="replace")
             )
         if words[0] == "true":
             raise HostError(
                 f"the connection to the {self.engine.name} engine broke, so the sandbox was stopped",
+                resolution=f"see whether the engine is well: {self.engine.name} info",
+            )
+        if words[2].startswith(_NEVER):
+            raise HostError(
+                f"{self.engine.name} could not start the sandbox; its message stands above",
                 resolution=f"see whether the engine is well: {self.engine.name} info",
             )
         return int(words[1])

@@ -120,7 +120,11 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     limits = spec.limits
     if host.limits:
         rendered += _limits(limits.memory_bytes, limits.cpus and min(limits.cpus, host.cpus), limits.pids)
-    rendered += ["--ulimit=core=0:0", f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
+    if (
+        not agent.has_sh
+    ):  # else the script does it, without replacing all limits that podman's configuration names
+        rendered.append("--ulimit=core=0:0")
+    rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
     rendered += _mounts(spec, host)
     command = _command(spec, agent, host)
