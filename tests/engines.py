@@ -103,31 +103,51 @@ def docker(engine_base: Path) -> Iterator[Engine]:
 @contextmanager
 def _dockerd(base: Path) -> Iterator[Engine]:
     socket, log = f"unix://{base}/docker.sock", base / "log"
-    # No default bridge and no iptables: Rule 1. Networks that a test makes itself work without.
+    # Its own bridge and addresses, and no iptables: Rule 1. (`--bridge=none` would delete the machine's docker0.)
+    number = os.getpid() % 200 + 20
+    bridge, block = f"clt{os.getpid()}", f"10.{number}"
     argv = [
         "setpriv", "--pdeathsig=TERM", "dockerd", "--data-root", f"{base}/data", "--exec-root", f"{base}/exec",
-        "--pidfile", f"{base}/pid", "--host", socket, "--bridge=none", "--iptables=false", "--ip6tables=false",
+        "--pidfile", f"{base}/pid", "--host", socket, "--bridge", bridge, "--iptables=false", "--ip6tables=false",
+        "--default-address-pool", f"base={block}.128.0/17,size=24",
     ]  # fmt: skip
-    with log.open("wb") as output:
+    with _bridge(bridge, f"{block}.0.1/24"), log.open("wb") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={"PATH": PATH}, cwd="/"
         )
-    engine = Engine(program="docker", environment={"DOCKER_HOST": socket, "HOME": str(base)})
-    try:
-        end = time.monotonic() + _START_S
-        while not engine("version", "--format", "{{.Server.Version}}", check=False):
-            if process.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"dockerd does not start:\n{log.read_text(errors='replace')[-4000:]}")
-            with _suppress_timeout():
-                process.wait(0.05)  # until it ends, or it is time to ask again
-        yield engine
-    finally:
-        process.terminate()
+        engine = Engine(program="docker", environment={"DOCKER_HOST": socket, "HOME": str(base)})
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            end = time.monotonic() + _START_S
+            while not engine("version", "--format", "{{.Server.Version}}", check=False):
+                if process.poll() is not None or time.monotonic() > end:
+                    pytest.fail(f"dockerd does not start:\n{log.read_text(errors='replace')[-4000:]}")
+                with _suppress_timeout():
+                    process.wait(0.05)  # until it ends, or it is time to ask again
+            base.chmod(0o711)
+            (base / "docker.sock").chmod(0o666)  # for the tests' ordinary user
+            yield engine
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def _bridge(name: str, address: str) -> Iterator[None]:
+    """A bridge that is there as long as the engine is."""
+    for arguments in (
+        ("link", "add", name, "type", "bridge"),
+        ("address", "add", address, "dev", name),
+        ("link", "set", name, "up"),
+    ):
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from cloister.depaudit import openers, scripts, snapshot, started
 from cloister.depaudit.observation import Opened, Process, Script, Written
 from cloister.depaudit.stage import Stage
-from cloister.runtimes import bwrap_argv, exec_watch
+from cloister.runtimes import exec_watch, start_script
 
 PROCESSES_LIMIT = 5000
 SCRIPTS_LIMIT = 500
@@ -139,7 +139,7 @@ class Observer:
         self._starts += 1
         if self._command == 0:
             # First bubblewrap, then its shell, which becomes the command.
-            if call.arguments[1:2] == ("-c",) and bwrap_argv.START_SCRIPT in call.arguments[2:3]:
+            if call.arguments[1:2] == ("-c",) and start_script.START_SCRIPT in call.arguments[2:3]:
                 self._command = call.pid
                 with suppress(OSError):
                     self._command_pidfd = os.pidfd_open(call.pid)

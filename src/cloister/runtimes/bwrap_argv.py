@@ -14,6 +14,7 @@ and costs a quarter of one (0.04 ms against 0.15 ms).
 
 from __future__ import annotations
 
+from cloister.runtimes.start_script import start_argv
 from cloister.sandbox.spec import (
     Bind,
     CaBundle,
@@ -37,27 +38,10 @@ if TYPE_CHECKING:
 
 MAX_OPTIONS = 9000  # bubblewrap's MAX_ARGS
 
-# $1: processes or "-"; $2: KiB of private writable memory or "-"; then the command.
-# RLIMIT_NPROC is set here, inside the sandbox's own user namespace, because the kernel counts it per user
-# namespace (since 5.14) and so counts nobody else's processes. dash and busybox spell it -p, bash (where -p
-# is the size of pipes, which cannot be set) -u. No core dump: it would land in the workspace with all memory.
 # Put before the script to hold the command back: see invariants.py and mount_check.py. bubblewrap's own --block-fd
 # tells nobody when the mounts are made. End of file, because the session died, is no permission.
 READY, GO = 9, 8  # descriptors; dash knows only one digit
 HOLD_SCRIPT = "printf r >&9; read -r go <&8 || exit 125; exec 8<&- 9>&-\n"
-START_SCRIPT = """\
-ulimit -c 0
-case $1 in -) ;; *) ulimit -p "$1" 2>/dev/null || ulimit -u "$1" || exit 125 ;; esac
-case $2 in -) ;; *) ulimit -d "$2" || exit 125 ;; esac
-shift 2
-case $1 in
-*/*) [ -e "$1" ] || { printf "cloister: '%s' does not exist in the sandbox\\n" "$1" >&2; exit 127; }
-  [ -x "$1" ] && [ ! -d "$1" ] || { printf "cloister: '%s' is not an executable file\\n" "$1" >&2; exit 126; } ;;
-*) command -v -- "$1" >/dev/null 2>&1 || {
-  printf "cloister: '%s' was not found in the sandbox's PATH\\n" "$1" >&2; exit 127; } ;;
-esac
-exec "$@"
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,20 +79,9 @@ def argv(spec: SandboxSpec, *, bwrap: str, descriptors: Descriptors, rlimits: bo
         spec.command,
         pids=limits.pids if limits is not None else None,
         memory_bytes=limits.memory_bytes if limits is not None else None,
-        held=True,
+        before=HOLD_SCRIPT,
     )
     return [bwrap, "--args", str(descriptors.options), "--", *start]
-
-
-def start_argv(
-    command: tuple[str, ...], *, pids: int | None, memory_bytes: int | None, held: bool = False
-) -> list[str]:
-    """Render what starts a command within a sandbox; the limits are those that rlimits must hold."""
-    processes = "-" if pids is None else str(pids)
-    memory_kib = "-" if memory_bytes is None else str(memory_bytes // 1024)
-    return [
-        "/bin/sh", "-c", HOLD_SCRIPT * held + START_SCRIPT, "cloister", processes, memory_kib, *command,
-    ]  # fmt: skip
 
 
 def options_text(options: list[str]) -> bytes:

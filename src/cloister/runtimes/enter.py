@@ -21,7 +21,7 @@ import signal
 from contextlib import suppress
 
 from cloister.errors import CloisterError, HostError
-from cloister.runtimes import bwrap_argv
+from cloister.runtimes import start_script
 from cloister.sandbox.registry import Process, identify
 from cloister.system import cgroup, linux
 from cloister.values import dataclass
@@ -74,7 +74,7 @@ def enter(
     """
     with _Namespaces(init) as namespaces, open(entry.seccomp_file, "rb") as file:
         how = _Start(
-            argv=bwrap_argv.start_argv(command, pids=entry.pids, memory_bytes=entry.memory_bytes),
+            argv=start_script.start_argv(command, pids=entry.pids, memory_bytes=entry.memory_bytes),
             environment=environment,
             directory=directory,
             seccomp=file.read(),

@@ -18,6 +18,7 @@ import errno
 import os
 import signal
 import stat
+from contextlib import suppress
 
 from cloister.errors import HostError
 from cloister.sandbox.spec import Bind, SandboxSpec
@@ -67,13 +68,27 @@ class Staging:
     trees: tuple[Tree, ...]
 
 
-def plan(spec: SandboxSpec) -> Staging:
-    """Look at the sources of `spec`'s binds and lay out the staging directory. OSError if one vanished."""
-    owner = os.stat(spec.workspace)
+def agent_ids(workspace: str) -> tuple[int, int]:
+    """The uid and gid that the agent has on the host if root starts it: the workspace's owner's, never root's."""
+    owner = os.stat(workspace)
     uid = owner.st_uid or AGENT_HOST_ID
-    gid = owner.st_gid if owner.st_uid and owner.st_gid else uid
+    return uid, owner.st_gid if owner.st_uid and owner.st_gid else uid
+
+
+def plan(spec: SandboxSpec, *, directory: str = DIRECTORY, public: tuple[str, ...] = ()) -> Staging:
+    """Look at the sources of `spec`'s binds and lay out the staging `directory`. OSError if one vanished.
+
+    What lies below one of `public` is bound directly: every user may read it once it is bound.
+    """
+    uid, gid = agent_ids(spec.workspace)
     sources = sorted(
-        {bind.source for bind in spec.mounts if isinstance(bind, Bind) and not _shared(bind.source)}
+        {
+            bind.source
+            for bind in spec.mounts
+            if isinstance(bind, Bind)
+            and not _shared(bind.source)
+            and not any(contains(one, bind.source) for one in public)
+        }
     )
     trees: list[Tree] = []
     for source in sources:
@@ -86,7 +101,7 @@ def plan(spec: SandboxSpec) -> Staging:
         trees.append(
             Tree(
                 source=source,
-                staged=f"{DIRECTORY}/{len(trees)}",
+                staged=f"{directory}/{len(trees)}",
                 owner=(status.st_uid, status.st_gid),
                 directory=stat.S_ISDIR(status.st_mode),
             )
@@ -109,6 +124,43 @@ def enter(staging: Staging) -> None:
     """In the plumber, as root: make the mounts, then become the agent's uid for good."""
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("none", "/", None, linux.MS_REC | linux.MS_SLAVE)
+    clones = _clones(staging)
+    linux.mount("tmpfs", DIRECTORY, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755,size=64k")
+    _attach(staging, clones)
+    os.setgroups([])
+    os.setresgid(staging.gid, staging.gid, staging.gid)
+    os.setresuid(staging.uid, staging.uid, staging.uid)
+    # Changing uid made /proc/self root's again; uid_map must be writable for what comes next (proc(5)).
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+
+
+def attach(staging: Staging) -> None:
+    """As root: make the mounts where a container engine, which binds them, finds them; see `detach`.
+
+    Their directory is private, so nobody else reaches them; the engine's containers keep mounts of their own.
+    """
+    _attach(staging, _clones(staging))
+
+
+def detach(directory: str) -> None:
+    """Take away what `attach` has mounted in a directory, and the directory. Idempotent."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = f"{directory}/{name}"
+        with suppress(OSError):  # not mounted (yet): an empty mount point
+            linux.umount2(path, linux.MNT_DETACH)
+        if os.path.isdir(path):
+            os.rmdir(path)  # fails if it is mounted still: what is in it is the user's
+        else:
+            os.unlink(path)
+    os.rmdir(directory)
+
+
+def _clones(staging: Staging) -> list[int]:
+    """Detached mounts of the trees, in order, their owners mapped."""
     maps: dict[tuple[int, int], int] = {}
     clones = []
     for tree in staging.trees:
@@ -119,18 +171,17 @@ def enter(staging: Staging) -> None:
                 maps[tree.owner] = _owner_map(tree.owner, staging)
             _map(clone, maps[tree.owner], tree.source)
         clones.append(clone)
-    linux.mount("tmpfs", DIRECTORY, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=0755,size=64k")
+    return clones
+
+
+def _attach(staging: Staging, clones: list[int]) -> None:
     for tree, clone in zip(staging.trees, clones, strict=True):
         if tree.directory:
             os.mkdir(tree.staged)
         else:
             os.close(os.open(tree.staged, os.O_CREAT | os.O_CLOEXEC))
         linux.move_mount(clone, tree.staged)
-    os.setgroups([])
-    os.setresgid(staging.gid, staging.gid, staging.gid)
-    os.setresuid(staging.uid, staging.uid, staging.uid)
-    # Changing uid made /proc/self root's again; uid_map must be writable for what comes next (proc(5)).
-    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+        os.close(clone)
 
 
 def _map(clone: int, user_namespace: int, source: str) -> None:

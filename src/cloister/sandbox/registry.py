@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         nested: tuple[str, ...]
         launched: bool
         init: Process | None
+        container: Container | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,21 @@ class Process:
 
     pid: int
     started: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """How a sandbox of a container engine is reached: by the same client, and with the environment that it had.
+
+    `has_sh`: the image has /bin/sh. `pids` and `memory_bytes` are None where the engine holds the limits, or nothing.
+    """
+
+    engine: str
+    program: str
+    environment: tuple[tuple[str, str], ...]
+    has_sh: bool = True
+    pids: int | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +70,7 @@ class Record:
     name: str = ""  # of a kept sandbox (kept.py); one that `run` made has none
     init: Process | None = None  # the sandbox's pid 1
     plan: str = ""  # the fingerprint of the plan that it runs with
+    container: Container | None = None  # None: the embedded runtime
 
 
 class Kept:
@@ -102,6 +119,7 @@ def write(directory: str, record: Record) -> None:
         "name": record.name,
         "plan": record.plan,
         "init": None if record.init is None else [record.init.pid, record.init.started],
+        "container": None if record.container is None else _document(record.container),
     }
     files.write_atomic(_path(directory, record.sandbox_id), json.dumps(content).encode())
 
@@ -154,6 +172,7 @@ def records(directory: str) -> Iterator[Record]:
                 name=str(data.get("name", "")),
                 plan=str(data.get("plan", "")),
                 init=_process(data["init"]) if data.get("init") else None,
+                container=_container(data["container"]) if data.get("container") else None,
             )
         except (ValueError, KeyError, TypeError):
             files.remove(os.path.join(directory, name))
@@ -177,6 +196,15 @@ def kill(process: Process) -> None:
 def _process(pair: list[int]) -> Process:
     pid, started = pair
     return Process(pid=pid, started=started)
+
+
+def _document(container: Container) -> dict[str, object]:
+    named = {name: getattr(container, name) for name in Container.__slots__}
+    return {**named, "environment": dict(container.environment)}
+
+
+def _container(data: dict[str, object]) -> Container:
+    return Container(**{**data, "environment": tuple(dict(data["environment"]).items())})  # type: ignore[arg-type, call-overload]  # as _document wrote it
 
 
 def _path(directory: str, sandbox_id: str) -> str:

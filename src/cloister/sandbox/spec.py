@@ -38,11 +38,16 @@ class CaBundle:
 
 @dataclass(frozen=True, slots=True)
 class Tmpfs:
-    """A fresh, writable file system in memory."""
+    """A fresh, writable file system in memory. `owned`: the agent's, else root's.
+
+    The embedded runtime heeds neither that (all there is the agent's) nor `noexec`.
+    """
 
     target: str
     size_bytes: int | None = None
     mode: int = 0o755
+    owned: bool = False
+    noexec: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,26 +99,14 @@ def build(
         Bind(home_directory, facts.home, writable=True),
         # For the owner alone: some tools refuse a ~/.netrc that others may read.
         *(Data(f"{facts.home}/{path}", text.encode(), 0o400) for path, text in settings.files.items()),
-        *_known_hosts(facts, settings),
+        *known_host_lines(facts, settings),
         *(Bind(path, path) for path in tools.binds),
         *(Bind(path, path) for path in settings.read_only),
         Bind(source, workspace, writable=True),
         *(Bind(path, path, writable=True) for path in scan.beside),
-        *_taken_away(scan),
+        *taken_away(scan),
     ]
-    below = f"{facts.home}/"
-    private_home.prepare(
-        home_directory,
-        (
-            (mount.target[len(below) :], isinstance(mount, Bind) and os.path.isdir(mount.source))
-            for mount in mounts
-            if isinstance(mount, Bind | Data)
-            and mount.target.startswith(below)
-            and all(
-                mount.target == root or not contains(root, mount.target) for root in (workspace, *scan.beside)
-            )
-        ),
-    )
+    prepare_home(home_directory, facts.home, (workspace, *scan.beside), mounts)
     return SandboxSpec(
         id=sandbox_id,
         hostname=HOSTNAME,
@@ -127,7 +115,7 @@ def build(
         gid=facts.gid,
         home=facts.home,
         workspace=workspace,
-        cwd=cwd if _is_there(cwd, workspace, source) else workspace,
+        cwd=cwd if is_there(cwd, workspace, source) else workspace,
         command=command,
         environment=environment.variables(
             facts=facts,
@@ -144,7 +132,22 @@ def build(
     )
 
 
-def _is_there(cwd: str, workspace: str, source: str) -> bool:
+def prepare_home(home_directory: str, home: str, shown: Sequence[str], mounts: Sequence[Mount]) -> None:
+    """Make the mount points that lie in the private home, which is seen at `home`; not those within what is `shown`."""
+    below = f"{home}/"
+    private_home.prepare(
+        home_directory,
+        (
+            (mount.target[len(below) :], isinstance(mount, Bind) and os.path.isdir(mount.source))
+            for mount in mounts
+            if isinstance(mount, Bind | Data)
+            and mount.target.startswith(below)
+            and all(mount.target == root or not contains(root, mount.target) for root in shown)
+        ),
+    )
+
+
+def is_there(cwd: str, workspace: str, source: str) -> bool:
     """Whether the sandbox has this directory in its workspace, which is `source` on the host."""
     if not contains(workspace, cwd):
         return False
@@ -159,6 +162,7 @@ class Settings:
         self._values: Mapping[str, object] = found if isinstance(found, dict) else {}
         self.pass_environment = self.texts("pass_environment")
         self.read_only = self.texts("read_only")
+        self.tmp_exec = self._values.get("tmp_exec") is True  # may programs in a container's /tmp be run?
         self.environment = _table(self._values.get("environment"))
         # What the tools of a credential read: path below the home → text with its placeholder.
         self.files = _table(self._values.get("files"))
@@ -230,17 +234,22 @@ def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str], *, shared: bool) 
     }
     for name, text in texts.items():
         yield Data(f"/etc/{name}", text.encode())
-    identity = gitconfig.identity(
-        _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
-    )
-    git = identity + gitconfig.NO_HELPER + gitconfig.over_https(forges) + (gitconfig.SHARED if shared else "")
-    yield Data("/etc/gitconfig", git.encode())
+    yield git_configuration(facts, forges, shared=shared)
     yield CaBundle(environment.CA_BUNDLE)
     for link in BUNDLE_LINKS:
         yield Symlink(link, environment.CA_BUNDLE)
 
 
-def _known_hosts(facts: Facts, settings: Settings) -> Iterator[Mount]:
+def git_configuration(facts: Facts, forges: Sequence[str], *, shared: bool) -> Data:
+    """The system-wide configuration of git: the user's name and address, no helper, forges over HTTPS."""
+    identity = gitconfig.identity(
+        _text(f"{facts.home}/.config/git/config") + _text(f"{facts.home}/.gitconfig")
+    )
+    git = identity + gitconfig.NO_HELPER + gitconfig.over_https(forges) + (gitconfig.SHARED if shared else "")
+    return Data("/etc/gitconfig", git.encode())
+
+
+def known_host_lines(facts: Facts, settings: Settings) -> Iterator[Mount]:
     """The lines of the user's known_hosts that a forwarded agent is for: without them ssh would ask."""
     if not settings.ssh_agent:
         return
@@ -277,7 +286,7 @@ def _same_as_host(path: str) -> Iterator[Mount]:
         yield Bind(path, path, optional=True)
 
 
-def _taken_away(scan: Protection) -> list[Mount]:
+def taken_away(scan: Protection) -> list[Mount]:
     """Order by path, so that what lies in a directory comes after it."""
     found: dict[str, Mount] = {path: Bind(path, path, writable=True) for path in scan.parents}
     found |= {path: Bind(path, path) for path in scan.read_only}

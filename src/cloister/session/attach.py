@@ -12,11 +12,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from cloister.errors import CloisterError
-from cloister.runtimes import enter
 from cloister.sandbox import entry, environment
 from cloister.sandbox.registry import Record
-from cloister.session import foreground
-from cloister.session.terminal import Terminal
 from cloister.values import dataclass
 
 
@@ -31,11 +28,23 @@ class Command:
 
 def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int:
     """Run it to its end; returns its exit code, as `session.run.run` does. CloisterError if the sandbox is gone."""
+    if record.container is not None:
+        from cloister.session import container_exec
+
+        container_exec.execute(
+            record,
+            command.argv,
+            environment={**_shown(environ), **dict(command.environment)},
+            directory=command.directory or here(record.workspace),
+        )
+    from cloister.runtimes import enter  # deferred, all three: the engine's client needs none of them
+    from cloister.session import foreground
+    from cloister.session.terminal import Terminal
+
     how = entry.load(f"{record.public_directory}{entry.SUFFIX}")
     if record.init is None or how is None:
         raise gone(record)
-    shown = {name: environ[name] for name in environment.TERMINAL if name in environ}
-    variables = {**dict(how.environment), **shown, **dict(command.environment)}
+    variables = {**dict(how.environment), **_shown(environ), **dict(command.environment)}
     process = _Process()
     signals = foreground.Signals(process.send)
     with Terminal():
@@ -45,7 +54,7 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
                 how,
                 command=command.argv,
                 environment=variables,
-                directory=command.directory or _here(how.workspace),
+                directory=command.directory or here(how.workspace),
             )
         except enter.GoneError:
             raise gone(record) from None
@@ -64,12 +73,16 @@ def gone(record: Record) -> CloisterError:
     )
 
 
-def _here(workspace: str) -> str:
+def _shown(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in environment.TERMINAL if name in environ}
+
+
+def here(workspace: str) -> str:
     """The caller's directory, where the sandbox has it too."""
     with suppress(OSError):
-        here = os.path.realpath(os.getcwd())
-        if here == workspace or here.startswith(f"{workspace}/"):
-            return here
+        current = os.path.realpath(os.getcwd())
+        if current == workspace or current.startswith(f"{workspace}/"):
+            return current
     return workspace
 
 

@@ -58,6 +58,12 @@ def finish(
 
     `before_forgetting` waits for what ends meanwhile (the gateway).
     """
+    if (
+        record.container is not None
+    ):  # first of all: what protects the workspace stays as long as the agent lives
+        from cloister.session import container  # off the path of the embedded runtime
+
+        container.remove(record, tell)
     if record.cgroup:
         cgroup.remove(record.cgroup)
     placeholders.release(project.shared, record.sandbox_id)

@@ -34,7 +34,7 @@ class Start:
     workspace: str  # its path in the sandbox
     plan: Plan
     facts: Facts
-    bubblewrap: Bubblewrap
+    bubblewrap: Bubblewrap | None  # None: a container's
     state_directory: str
     public_directory: str
     command: tuple[str, ...]
@@ -49,18 +49,20 @@ class Start:
 
 def run(start: Start) -> int:
     """Start the sandbox and wait for its end; returns the command's exit code."""
+    if start.bubblewrap is None:
+        raise TypeError("the embedded runtime needs bubblewrap")
     project, kept, gateway = start.project, start.kept, start.gateway
     sandbox_id = kept.record.sandbox_id
-    waiter = Waiter(start.tell, lambda init: _note_init(kept, init))
-    sibling = _has_sibling(start)
+    waiter = Waiter(start.tell, lambda init: note_init(kept, init))
+    sibling = has_sibling(start)
     group = _limit(start, sandbox_id)
     found_workspace = os.stat(start.source)
-    found = _scan(start)
+    found = scan_workspace(start)
     kept.update(
-        others=_processes(gateway.pid),
+        others=processes(gateway.pid),
         cgroup=group.directory if group is not None else "",
         nested=tuple(sorted(found.nested)),
-        launched=not _is_private(start),
+        launched=not is_private(start),
     )
     spec = view.build(
         plan=start.plan,
@@ -80,14 +82,8 @@ def run(start: Start) -> int:
         entry.of(spec, seccomp_file=seccomp_file, cgroup=group.directory if group is not None else ""),
     )
     placeholders.acquire(project.shared, sandbox_id, found.placeholders)
-    audit = AuditLog(project.audit, sandbox_id)
-    audit.write(Event(kind="start"))
-    if audit.failure is not None:  # docs/adr/0040: what is not written down does not happen
-        raise HostError(
-            f"the audit log {project.audit!r} cannot be written: {audit.failure.strerror}",
-            resolution="make room, or see who owns that directory",
-        )
-    _pass_agent(start)
+    audit = begin_audit(project, sandbox_id)
+    pass_agent(start)
     with Terminal():
         try:
             running = embedded.launch(
@@ -101,7 +97,7 @@ def run(start: Start) -> int:
                     rlimits=group is None,
                     group=group,
                     gateway=gateway.control,
-                    bound=_bound(start.plan),
+                    bound=bound(start.plan),
                     observer=start.observer,
                 ),
             )
@@ -111,7 +107,7 @@ def run(start: Start) -> int:
             raise
         try:
             os.close(gateway.ca_bundle)
-            kept.update(others=_processes(gateway.pid, running.pid))
+            kept.update(others=processes(gateway.pid, running.pid))
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
             code = waiter.wait(running, gateway)
@@ -123,7 +119,19 @@ def run(start: Start) -> int:
     return code
 
 
-def _pass_agent(start: Start) -> None:
+def begin_audit(project: Project, sandbox_id: str) -> AuditLog:
+    """Write the start down. HostError if that cannot be: what is not written down does not happen (docs/adr/0040)."""
+    audit = AuditLog(project.audit, sandbox_id)
+    audit.write(Event(kind="start"))
+    if audit.failure is not None:
+        raise HostError(
+            f"the audit log {project.audit!r} cannot be written: {audit.failure.strerror}",
+            resolution="make room, or see who owns that directory",
+        )
+    return audit
+
+
+def pass_agent(start: Start) -> None:
     """Make the socket of the filtered SSH agent: it listens before the command starts, and the gateway serves it."""
     signing = start.plan.get("ssh")
     if not isinstance(signing, dict) or signing.get("agent") is not True:
@@ -143,7 +151,7 @@ def _pass_agent(start: Start) -> None:
         start.gateway.listen(entry, listener)
 
 
-def _has_sibling(start: Start) -> bool:
+def has_sibling(start: Start) -> bool:
     """Whether a live sandbox writes in this workspace, or around it: it could exchange directories while we mount."""
     mine = start.project.workspace
     return any(
@@ -168,14 +176,13 @@ def _release(
         return False
     wrong = invariants.breaches(*_seen_of_the_first(init))
     if wrong:
-        waiter.kill(running)
         raise CloisterError(
             "the sandbox is not what it must be, so its command was not run",
             details="\n".join(wrong),
             resolution="run: cloister doctor   (and please report it)",
         )
     if found_workspace is not None:
-        _check_mounts(spec, running, waiter, init, found_workspace)
+        check_mounts(spec, init, found_workspace)
     os.write(running.go, b"go\n")
     os.close(running.ready)
     os.close(running.go)
@@ -196,15 +203,13 @@ def _seen_of_the_first(init: int) -> tuple[str, str]:
         return "", ""
 
 
-def _check_mounts(
-    spec: SandboxSpec, running: embedded.Running, waiter: Waiter, init: int, found_workspace: os.stat_result
-) -> None:
+def check_mounts(spec: SandboxSpec, init: int, found_workspace: os.stat_result) -> None:
+    """CloisterError unless every mount of the sandbox lies where it should, in the workspace that was looked at."""
     wrong = mount_check.misplaced(spec, files.read_text(f"/proc/{init}/mountinfo") or "")
-    inside = os.stat(f"/proc/{init}/root{spec.workspace}")
-    if (inside.st_dev, inside.st_ino) != (found_workspace.st_dev, found_workspace.st_ino):
+    inside, outside = os.stat(f"/proc/{init}/root{spec.workspace}"), found_workspace
+    if (inside.st_dev, inside.st_ino) != (outside.st_dev, outside.st_ino):
         wrong = (spec.workspace,)
     if wrong:
-        waiter.kill(running)
         raise CloisterError(
             f"{wrong[0]!r} changed while the sandbox was being made",
             details="another sandbox of this workspace is alive and exchanged a directory",
@@ -212,8 +217,9 @@ def _check_mounts(
         )
 
 
-def _scan(start: Start) -> Protection:
-    if _is_private(start):  # nothing of it is executed on the host: what comes back is reviewed (workspaces/)
+def scan_workspace(start: Start) -> Protection:
+    """Look for what is protected; tells what is odd."""
+    if is_private(start):  # nothing of it is executed on the host: what comes back is reviewed (workspaces/)
         return Protection(workspace=start.workspace)
     settings = view.Settings(start.plan)
     found = scan.scan(
@@ -227,7 +233,7 @@ def _scan(start: Start) -> Protection:
     return found
 
 
-def _is_private(start: Start) -> bool:
+def is_private(start: Start) -> bool:
     """Whether the sandbox sees a copy at the workspace's path."""
     return start.source != start.workspace
 
@@ -248,7 +254,7 @@ def _limit(start: Start, sandbox_id: str) -> cgroup.Group | None:
     return group
 
 
-def _bound(plan: Plan) -> list[tuple[int, list[int]]]:
+def bound(plan: Plan) -> list[tuple[int, list[int]]]:
     """The stand-in indexes and ports that the plumber binds at start (docs/architecture.md)."""
     entries = plan["bound"]
     if not isinstance(entries, list):
@@ -256,10 +262,12 @@ def _bound(plan: Plan) -> list[tuple[int, list[int]]]:
     return [(standin.FIRST_INDEX + index, list(entry["ports"])) for index, entry in enumerate(entries)]
 
 
-def _note_init(kept: registry.Kept, init: int) -> None:
-    found = _processes(init)
+def note_init(kept: registry.Kept, init: int) -> None:
+    """Write down the sandbox's first process."""
+    found = processes(init)
     kept.update(others=(*kept.record.others, *found), init=found[0] if found else None)
 
 
-def _processes(*pids: int) -> tuple[registry.Process, ...]:
+def processes(*pids: int) -> tuple[registry.Process, ...]:
+    """Those that run, identified."""
     return tuple(process for pid in pids if (process := registry.identify(pid)) is not None)

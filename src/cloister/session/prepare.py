@@ -18,6 +18,8 @@ from cloister.sandbox import registry, workspace
 from cloister.session import gateway_process
 from cloister.system import files
 
+EMBEDDED = "embedded"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.config.compile import Overrides
@@ -38,14 +40,20 @@ def run(
     state = directories.state_directory(environ)
     clean_up(state, tell)
     plan = current_plan(project, environ, options.overrides)
-    _check_runtime(plan)
     stage = options.stage
     if stage is not None:
+        _check_embedded(plan)
         plan, project = stage.adapt(plan), stage.project
         source = project.workspace
     else:
         source = _source(plan, project, options.name, facts.home, tell)
-    bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
+    bubblewrap, container = None, None
+    if runtime(plan) == EMBEDDED:
+        bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
+    else:
+        from cloister.session import container as containers  # off the path of the embedded runtime
+
+        container = containers.find(plan, facts, state_directory=state, workspace=place)
     published = _publish(plan, project, tell)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)
@@ -76,7 +84,7 @@ def run(
             )
         gateway.begin(
             sandbox_id=sandbox_id,
-            plan=_with_facts(plan, facts),
+            plan=_with_java(plan, has_java=facts.has_java if container is None else container.image.has_java),
             audit_path=project.audit,
             public_directory=public,
             untrusted=[source, project.home],
@@ -88,35 +96,38 @@ def run(
             ports.give(published, gateway)
         from cloister.session import live  # deferred: loads while the gateway does
 
-        return live.run(
-            live.Start(
-                project=project,
-                workspace=place,
-                plan=plan,
-                facts=facts,
-                bubblewrap=bubblewrap,
-                state_directory=state,
-                public_directory=public,
-                command=options.command,
-                cwd=start,
-                gateway=gateway,
-                kept=kept,
-                tell=tell,
-                on_started=options.on_started,
-                source=source,
-                observer=stage.observer if stage is not None else None,
-            )
+        made = live.Start(
+            project=project,
+            workspace=place,
+            plan=plan,
+            facts=facts,
+            bubblewrap=bubblewrap,
+            state_directory=state,
+            public_directory=public,
+            command=options.command,
+            cwd=start,
+            gateway=gateway,
+            kept=kept,
+            tell=tell,
+            on_started=options.on_started,
+            source=source,
+            observer=stage.observer if stage is not None else None,
         )
+        return live.run(made) if container is None else containers.run(made, container)
 
 
-def _check_runtime(plan: plans.Plan) -> None:
-    """Nothing starts in another runtime than the one that was asked for."""
+def runtime(plan: plans.Plan) -> str:
+    """What makes the sandbox."""
     sandbox = plan.get("sandbox")
-    runtime = sandbox.get("runtime") if isinstance(sandbox, dict) else None
-    if runtime != "embedded":
+    return str(sandbox.get("runtime", EMBEDDED)) if isinstance(sandbox, dict) else EMBEDDED
+
+
+def _check_embedded(plan: plans.Plan) -> None:
+    """What a sandbox does can be watched only where the system call filter is ours to load."""
+    if runtime(plan) != EMBEDDED:
         raise HostError(
-            f"the runtime {runtime!r} comes with a later release",
-            resolution='set [sandbox] runtime = "embedded"',
+            f"a sandbox of the runtime {runtime(plan)!r} cannot be watched",
+            resolution='set [sandbox] runtime = "embedded" for this',
         )
 
 
@@ -159,10 +170,10 @@ def _publish(plan: plans.Plan, project: Project, tell: Callable[[str], None]) ->
     return ports.take(settings, project.workspace, tell)
 
 
-def _with_facts(plan: plans.Plan, facts: host_facts.Facts) -> plans.Plan:
+def _with_java(plan: plans.Plan, *, has_java: bool) -> plans.Plan:
     """The gateway makes a trust store in Java's own format if there is a JVM that would need it."""
     sandbox = plan["sandbox"]
-    return {**plan, "sandbox": {**sandbox, "java": facts.has_java}} if isinstance(sandbox, dict) else plan
+    return {**plan, "sandbox": {**sandbox, "java": has_java}} if isinstance(sandbox, dict) else plan
 
 
 def find_project(start: str, home: str, environ: Mapping[str, str]) -> Project:

@@ -83,6 +83,7 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
                 name=name,
                 workspace=project.workspace,
                 created=kept.created if kept is not None else time.time(),
+                runtime=prepare.runtime(wanted),
                 profile=str(wanted["profile"]),
                 overrides=None if overrides is None else _document(overrides),
             ),

@@ -37,9 +37,21 @@ class Waiter:
 
     def wait(self, running: Running, gateway: Gateway) -> int:
         """Block until the sandbox has ended; returns its exit code. GatewayError if the gateway ended first."""
-        process = os.pidfd_open(running.pid)
+        self.until_ended(running.pid, gateway, running.status, lambda: self._read_report(running.status))
+        _, status = os.waitpid(running.pid, 0)
+        while self._read_report(running.status):
+            continue
+        os.close(running.status)
+        return self._code(status)
+
+    def until_ended(self, pid: int, gateway: Gateway, watched: int, hear: Callable[[], bool]) -> None:
+        """Block until process `pid` has ended; it is not waited for. GatewayError if the gateway ended first.
+
+        `hear` is called when there is something to read from `watched`, until it says that this was the end.
+        """
+        process = os.pidfd_open(pid)
         poll = select.poll()
-        for descriptor in (process, running.status, gateway.pidfd, gateway.control.fileno()):
+        for descriptor in (process, watched, gateway.pidfd, gateway.control.fileno()):
             poll.register(descriptor, select.POLLIN)
         try:
             while True:
@@ -55,8 +67,8 @@ class Waiter:
                         gateway.answer()
                 if not ready and not self._signals.pending:
                     gateway.ping(self._tell)
-                if running.status in ready and not self._read_report(running.status):
-                    poll.unregister(running.status)
+                if watched in ready and not hear():
+                    poll.unregister(watched)
                 if gateway.control.fileno() in ready and not gateway.read(self._tell):
                     poll.unregister(gateway.control.fileno())
                 if process in ready:
@@ -65,11 +77,6 @@ class Waiter:
                     self._gateway_died(gateway)
         finally:
             os.close(process)
-        _, status = os.waitpid(running.pid, 0)
-        while self._read_report(running.status):
-            continue
-        os.close(running.status)
-        return self._code(status)
 
     def _code(self, status: int) -> int:
         code = os.waitstatus_to_exitcode(status)
@@ -87,6 +94,13 @@ class Waiter:
         while self._init is None and self._read_report(running.status):
             continue
         return self._init
+
+    def is_started(self, init: int) -> None:
+        """The sandbox's first process has this number: signals are for its child, or for itself."""
+        self._init = init
+        with suppress(ProcessLookupError):
+            self._init_pidfd = os.pidfd_open(init)
+        self._on_init(init)
 
     def kill(self, running: Running) -> None:
         """End the sandbox, and wait until nothing of it runs.
@@ -122,11 +136,7 @@ class Waiter:
         self._report += part
         if self._init is None and b"\n" in self._report:
             first = json.loads(self._report.split(b"\n", 1)[0])
-            init = int(first["child-pid"])
-            self._init = init
-            with suppress(ProcessLookupError):
-                self._init_pidfd = os.pidfd_open(init)
-            self._on_init(init)
+            self.is_started(int(first["child-pid"]))
         return bool(part)
 
     def _forward(self, number: int) -> bool:

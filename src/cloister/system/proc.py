@@ -244,6 +244,41 @@ def start(argv: Sequence[str], *, descriptors: Sequence[int]) -> subprocess.Pope
     )
 
 
+def begin(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    descriptors: Sequence[int] = (),
+    attached: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a program whose output is read later, or (`attached`) with this process's standard streams. OSError."""
+    stream = None if attached else subprocess.PIPE
+    return subprocess.Popen(
+        list(argv),
+        stdin=None if attached else subprocess.DEVNULL,
+        stdout=stream,
+        stderr=stream,
+        env=dict(environment),
+        cwd="/",
+        pass_fds=tuple(descriptors),
+    )
+
+
+def finish(child: subprocess.Popen[bytes], *, timeout_s: float) -> Finished:
+    """The end of a program that `begin` has started. TimeoutError when the time has passed (it is killed)."""
+    try:
+        output, errors = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        child.kill()
+        child.communicate()
+        raise TimeoutError(f"it did not end within {timeout_s:g} s") from error
+    return Finished(
+        code=child.returncode,
+        output=(output or b"")[:OUTPUT_LIMIT_BYTES],
+        errors=(errors or b"")[:OUTPUT_LIMIT_BYTES],
+    )
+
+
 def reap(child: subprocess.Popen[bytes], *, timeout_s: float) -> int:
     """Wait for a started program; kill it when the time has passed. Returns its exit code."""
     try:

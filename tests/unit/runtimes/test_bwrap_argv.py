@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.runtimes import bwrap_argv
+from cloister.runtimes import bwrap_argv, start_script
 from cloister.runtimes.bwrap_argv import BwrapFeatures, Descriptors
 from cloister.sandbox.spec import (
     Bind,
@@ -86,7 +86,8 @@ def test_options_are_as_recorded(name: str, version: tuple[int, ...]) -> None:
 def test_argv_is_as_recorded() -> None:
     argv = bwrap_argv.argv(SPEC, bwrap="/usr/bin/bwrap", descriptors=DESCRIPTORS, rlimits=True)
     assert argv == [
-        "/usr/bin/bwrap", "--args", "10", "--", "/bin/sh", "-c", bwrap_argv.HOLD_SCRIPT + bwrap_argv.START_SCRIPT, "cloister",
+        "/usr/bin/bwrap", "--args", "10", "--", "/bin/sh", "-c",
+        bwrap_argv.HOLD_SCRIPT + start_script.START_SCRIPT, "cloister",
         "512", str(1 << 20), "python", "-c", "print('$HOME; rm -rf /')",
     ]  # fmt: skip
 
@@ -125,7 +126,7 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
 
 def start(shell: list[str], *command: str, pids: str = "-", memory: str = "-") -> tuple[int, str, str]:
     done = subprocess.run(
-        [*shell, "-c", bwrap_argv.START_SCRIPT, "cloister", pids, memory, *command],
+        [*shell, "-c", start_script.START_SCRIPT, "cloister", pids, memory, *command],
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,

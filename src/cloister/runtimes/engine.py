@@ -1,0 +1,193 @@
+"""A container engine through its command line: which one, what it can do, and one of its commands.
+
+Rule 1: the engine is whatever its own command reaches: contexts, DOCKER_HOST and rootless engines included.
+Rule 2: its environment is written out: what concerns the engine, nothing else of the user's.
+Rule 3: what an engine is does not change between two starts of it, so it is asked once and kept; a start asks nothing.
+Rule 4: a program in the workspace may be the agent's: it is no engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+from cloister.errors import HostError
+from cloister.runtimes import oci_failures
+from cloister.sandbox.workspace import contains
+from cloister.system import files, proc
+from cloister.values import dataclass
+
+DOCKER, PODMAN = "docker", "podman"
+PASSED = (
+    "HOME", "PATH", "USER", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "SSH_AUTH_SOCK",
+    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
+    "CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER",
+    "REGISTRY_AUTH_FILE", "DBUS_SESSION_BUS_ADDRESS",
+)  # fmt: skip
+INIT_PROGRAMS = (
+    "/usr/libexec/podman/catatonit",
+    "/usr/lib/podman/catatonit",
+    "/usr/bin/catatonit",
+    "/usr/bin/tini",
+)
+_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin")
+_ASK_S = 30.0
+_QUESTIONS = {DOCKER: ("info", "--format", "{{json .}}"), PODMAN: ("info", "--format", "json")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """An engine that has answered. `local`: it runs on this kernel and can pass descriptors to us.
+
+    `limits`: control groups hold memory, CPUs and processes there. `init`: the program for podman's --init; empty where
+    the engine brings its own, or there is none (`has_init`).
+    """
+
+    name: str
+    program: str
+    environment: Mapping[str, str]
+    rootless: bool = False
+    local: bool = True
+    limits: bool = True
+    remapped: bool = False  # Docker's userns-remap
+    has_init: bool = True
+    init: str = ""
+
+    def argv(self, arguments: Sequence[str]) -> list[str]:
+        """A command line of its client."""
+        return [self.program, *arguments]
+
+    def ask(self, *arguments: str, timeout_s: float = _ASK_S, stdin: bytes = b"") -> proc.Finished:
+        """Run one of its commands to the end. HostError if it hangs or is gone."""
+        try:
+            return proc.run(
+                self.argv(arguments), environment=self.environment, timeout_s=timeout_s, stdin=stdin
+            )
+        except OSError as error:
+            raise HostError(
+                f"{self.name} cannot be asked: {error.strerror or error}",
+                resolution=f"see whether it works: {self.name} ps",
+            ) from error
+
+
+def find(name: str, environ: Mapping[str, str], *, workspace: str, state_directory: str) -> Engine:
+    """The engine of that name. HostError if there is none, or it does not answer."""
+    environment = {key: environ[key] for key in PASSED if key in environ}
+    program = _which(name, environ.get("PATH", proc.PATH), workspace)
+    if program is None:
+        raise oci_failures.missing(name)
+    key = _key(name, program, environment)
+    stored = _load(f"{state_directory}/engine-{name}.json", key)
+    if stored is None:
+        stored = look(name, program, environment)
+        files.make_private_directory(state_directory)
+        files.write_atomic(
+            f"{state_directory}/engine-{name}.json", json.dumps({"key": key, "facts": stored}).encode()
+        )
+    return Engine(
+        name=name,
+        program=program,
+        environment=environment,
+        rootless=bool(stored["rootless"]),
+        local=bool(stored["local"]),
+        limits=bool(stored["limits"]),
+        remapped=bool(stored["remapped"]),
+        has_init=bool(stored["has_init"]),
+        init=str(stored["init"]),
+    )
+
+
+def look(name: str, program: str, environment: Mapping[str, str]) -> dict[str, object]:
+    """Ask an engine what it is. HostError if it does not answer."""
+    try:
+        done = proc.run([program, *_QUESTIONS[name]], environment=environment, timeout_s=_ASK_S)
+    except OSError as error:
+        raise oci_failures.failure(name, "ask what it is", str(error)) from error
+    said = done.errors.decode(errors="replace")
+    try:
+        answer = json.loads(done.output)
+    except ValueError:
+        answer = {}
+    if name == DOCKER:
+        if done.code or not answer.get(
+            "KernelVersion"
+        ):  # the client prints what it knows of itself all the same
+            raise oci_failures.failure(
+                name, "ask what it is", said or "\n".join(answer.get("ServerErrors") or ())
+            )
+        return _of_docker(answer, environment)
+    if done.code or "host" not in answer:
+        raise oci_failures.failure(name, "ask what it is", said)
+    return _of_podman(answer)
+
+
+def _of_docker(answer: dict[str, object], environment: Mapping[str, str]) -> dict[str, object]:
+    options = [str(option) for option in _list(answer.get("SecurityOptions"))]
+    host = environment.get("DOCKER_HOST", "unix://")
+    return {
+        "rootless": any("name=rootless" in option for option in options),
+        "remapped": any("name=userns" in option for option in options),
+        # Desktop and OrbStack show a socket here, and run on a kernel of their own.
+        "local": answer["KernelVersion"] == os.uname().release and host.startswith("unix:"),
+        "limits": answer.get("MemoryLimit") is True and answer.get("PidsLimit") is not False,
+        "has_init": True,
+        "init": "",
+    }
+
+
+def _of_podman(answer: dict[str, object]) -> dict[str, object]:
+    host = answer["host"]
+    if not isinstance(host, dict):
+        raise TypeError("podman info is not understood")
+    security = host.get("security")
+    init = next((path for path in INIT_PROGRAMS if os.access(path, os.X_OK)), "")
+    controllers = [str(one) for one in _list(host.get("cgroupControllers"))]
+    rootless = isinstance(security, dict) and security.get("rootless") is True
+    return {
+        "rootless": rootless,
+        "remapped": False,
+        "local": host.get("serviceIsRemote") is not True and host.get("kernel") == os.uname().release,
+        "limits": not rootless or {"memory", "pids"} <= set(controllers),
+        "has_init": bool(init),
+        "init": init,
+    }
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _key(name: str, program: str, environment: Mapping[str, str]) -> str:
+    """Changes when another engine may answer: its program, how it is reached, and when it was started."""
+    status = os.stat(program)
+    seen = [program, str(status.st_mtime_ns), str(os.geteuid()), os.uname().release]
+    seen += [f"{key}={value}" for key, value in environment.items() if key not in ("PATH", "SSH_AUTH_SOCK")]
+    if name == DOCKER:
+        config = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '')}/.docker"
+        seen.append(files.read_text(f"{config}/config.json") or "")  # it names the context
+        address = environment.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        try:
+            socket = os.stat(address.removeprefix("unix://"))
+            seen.append(f"{socket.st_ino} {socket.st_ctime_ns}")
+        except OSError:
+            seen.append("no socket")
+    return "\n".join(seen)
+
+
+def _load(path: str, key: str) -> dict[str, object] | None:
+    try:
+        stored = json.loads(files.read(path) or b"null")
+        return dict(stored["facts"]) if stored and stored["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _which(name: str, path: str, workspace: str) -> str | None:
+    for directory in (*path.split(":"), *_DIRECTORIES):
+        program = f"{directory}/{name}"
+        if directory.startswith("/") and os.access(program, os.X_OK) and os.path.isfile(program):
+            if contains(workspace, os.path.realpath(program)) or contains(workspace, program):
+                continue
+            return program
+    return None

@@ -1,0 +1,235 @@
+"""Render the command lines of a container engine, for docker and podman.
+
+Rule 1: no I/O, and argv lists only. Every option is written with its value in one word (`--name=VALUE`), so a value
+        that begins with "-" is never an option.
+Rule 2: nothing confidential: the environment travels through a descriptor (`--env-file=/dev/fd/N`).
+Rule 3: what an image says of itself (entry point, user, health check, volumes' owners) never widens what is written
+        here: user, entry point, capabilities and mounts are always given.
+Rule 4: no image is fetched: `--pull=never`.
+"""
+
+from __future__ import annotations
+
+from cloister.runtimes import start_script
+from cloister.runtimes.oci_exec_argv import Names
+from cloister.sandbox.spec import Bind, SandboxSpec, Tmpfs
+from cloister.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SANDBOX_LABEL, PROJECT_LABEL = "dev.cloister.sandbox", "dev.cloister.project"
+HOLDER_CAPABILITIES = ("NET_ADMIN", "NET_BIND_SERVICE")
+PODMAN = "podman"
+SHARED_MEMORY_BYTES = 1 << 30
+# Put before the agent's command: it says through one FIFO that everything is mounted, and waits at another until the
+# supervisor has looked. End of file, because the supervisor died, is no permission.
+READY, GO = "ready", "go"
+GATE_SCRIPT = f"printf r >/run/cloister/{READY} && read -r go </run/cloister/{GO} || exit 125\n"
+_HOLDER_MEMORY_BYTES = 64 << 20
+_HOLDER_PROCESSES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the argv depend on of the engine. `init`: a program for podman's --init."""
+
+    engine: str
+    rootless: bool = False
+    remapped: bool = False
+    limits: bool = True
+    has_init: bool = True
+    init: str = ""
+    ipv6: bool = True
+    cpus: int = 1  # Docker refuses a limit beyond them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The container of the network namespace. `directory` of the host is mounted at `target`."""
+
+    image: str
+    argv: tuple[str, ...]
+    library_path: str
+    directory: str
+    target: str
+    hostname: str
+    seccomp: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """How the agent's container is made beside its spec. `environment` is the descriptor of its environment file,
+    `passed` the names whose values the client's own environment holds."""
+
+    image: str
+    seccomp: str
+    environment: int
+    passed: tuple[str, ...] = ()
+    terminal: bool = False
+    stdin: bool = False
+    gated: bool = True
+    has_sh: bool = True
+
+
+def run_holder(names: Names, holder: Holder, host: Host) -> list[str]:
+    """Make and start the holder, in the background."""
+    rendered = ["run", "--detach", f"--name={names.holder}", *_common(names, holder.seccomp)]
+    rendered += ["--network=none", f"--hostname={holder.hostname}"]
+    if host.ipv6:
+        rendered += [
+            "--sysctl=net.ipv6.conf.all.disable_ipv6=0",
+            "--sysctl=net.ipv6.conf.default.disable_ipv6=0",
+        ]
+    rendered += ["--user=0:0", *(f"--cap-add={one}" for one in HOLDER_CAPABILITIES)]
+    if host.engine == PODMAN and host.rootless:
+        rendered.append("--userns=keep-id")
+    elif host.remapped:
+        rendered.append("--userns=host")
+    if host.limits:
+        rendered += _limits(_HOLDER_MEMORY_BYTES, None, _HOLDER_PROCESSES)
+    rendered += [
+        f"--mount={mount(holder.directory, holder.target, writable=True)}",
+        f"--env=LD_LIBRARY_PATH={holder.library_path}",
+        f"--entrypoint={holder.argv[0]}",
+        holder.image,
+        *holder.argv[1:],
+    ]
+    return rendered
+
+
+def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
+    """Make the agent's container; `start` lets it run."""
+    rendered = ["create", f"--name={names.agent}", *_common(names, agent.seccomp)]
+    rendered += ["--log-driver=none"]  # what it prints is its caller's, and no file's
+    rendered += [f"--network=container:{names.holder}", f"--user={spec.uid}:{spec.gid}", "--no-healthcheck"]
+    if host.engine == PODMAN and host.rootless:
+        # The holder's, which is keep-id: it owns the network namespace, and sysfs asks for that.
+        rendered.append(f"--userns=container:{names.holder}")
+    elif host.remapped:
+        rendered.append("--userns=host")
+    if host.has_init:
+        rendered += ["--init", *([f"--init-path={host.init}"] if host.init else [])]
+    if host.engine == PODMAN:
+        rendered += ["--image-volume=tmpfs", "--no-hosts"]
+    if agent.terminal:
+        rendered.append("--tty")
+    if agent.stdin:
+        rendered.append("--interactive")
+    limits = spec.limits
+    if host.limits:
+        rendered += _limits(limits.memory_bytes, limits.cpus and min(limits.cpus, host.cpus), limits.pids)
+    if (
+        not agent.has_sh
+    ):  # else the script does it, without replacing all limits that podman's configuration names
+        rendered.append("--ulimit=core=0:0")
+    rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
+    rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
+    rendered += _mounts(spec, host)
+    command = _command(spec, agent, host)
+    return [*rendered, f"--entrypoint={command[0]}", agent.image, *command[1:]]
+
+
+def start_agent(names: Names, *, attached: bool) -> list[str]:
+    """Start the agent: in the background, or with the caller's standard streams until it ends."""
+    return ["start", "--attach", "--interactive", names.agent] if attached else ["start", names.agent]
+
+
+def wait_container(name: str) -> list[str]:
+    """Wait for a container's end, and print its exit code."""
+    return ["wait", name]
+
+
+def last_words(name: str) -> list[str]:
+    """What a container has printed last."""
+    return ["logs", "--tail=20", name]
+
+
+def remove(engine: str, names: Names) -> list[list[str]]:
+    """End both containers and remove them, with volumes that nobody named. podman wants the joined one gone first."""
+    options = ["rm", "--force", "--volumes"]
+    if engine == PODMAN:
+        return [[*options, "--time=0", names.agent], [*options, "--time=0", names.holder]]
+    return [[*options, names.agent, names.holder]]
+
+
+def containers_of(sandbox: str = "") -> list[str]:
+    """List the containers of one sandbox, or of all, running or not: "NAME sandbox" each."""
+    of_one = f"={sandbox}" if sandbox else ""
+    template = '{{.Names}} {{.Label "' + SANDBOX_LABEL + '"}}'
+    return ["ps", "--all", f"--filter=label={SANDBOX_LABEL}{of_one}", f"--format={template}"]
+
+
+def mount(source: str, target: str, *, writable: bool) -> str:
+    """The value of `--mount` for a directory or file of the host: one line of CSV (RFC 4180)."""
+    fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
+    return ",".join(_csv(field) for field in fields)
+
+
+def _common(names: Names, seccomp: str) -> list[str]:
+    return [
+        "--pull=never",
+        f"--label={SANDBOX_LABEL}={names.sandbox}",
+        f"--label={PROJECT_LABEL}={names.project}",
+        "--restart=no",
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        f"--security-opt=seccomp={seccomp}",
+        "--ipc=private",
+        "--cgroupns=private",
+    ]
+
+
+def _limits(memory_bytes: int | None, cpus: float | None, pids: int | None) -> Iterator[str]:
+    if memory_bytes is not None:
+        yield f"--memory={memory_bytes}"
+        yield f"--memory-swap={memory_bytes}"
+    if cpus is not None:
+        yield f"--cpus={cpus:g}"
+    if pids is not None:
+        yield f"--pids-limit={pids}"
+
+
+def _mounts(spec: SandboxSpec, host: Host) -> Iterator[str]:
+    for one in spec.mounts:
+        match one:
+            case Bind():
+                yield f"--mount={mount(one.source, one.target, writable=one.writable)}"
+            case Tmpfs():
+                yield f"--tmpfs={one.target}:{_tmpfs(one, spec, host)}"
+            case _:
+                raise TypeError(
+                    f"a container cannot be given {one!r}: runtimes/oci_files.py makes files of it"
+                )
+
+
+def _tmpfs(one: Tmpfs, spec: SandboxSpec, host: Host) -> str:
+    options = ["rw", "nosuid", "nodev", "noexec" if one.noexec else "exec"]
+    mode = one.mode
+    if one.owned and host.engine == PODMAN:
+        mode = 0o1777  # podman cannot give it away; the sandbox has no other user
+    elif one.owned:
+        options += [f"uid={spec.uid}", f"gid={spec.gid}"]
+    options.append(f"mode={mode:04o}")
+    if one.size_bytes is not None:
+        options.append(f"size={one.size_bytes}")
+    return ",".join(options)
+
+
+def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
+    if not agent.has_sh:
+        return list(spec.command)
+    limits = spec.limits
+    return start_script.start_argv(
+        spec.command,
+        pids=None if host.limits else limits.pids,
+        memory_bytes=None if host.limits else limits.memory_bytes,
+        before=GATE_SCRIPT if agent.gated else "",
+    )
+
+
+def _csv(field: str) -> str:
+    quoted = field.replace('"', '""')
+    return f'"{quoted}"' if any(character in field for character in ',"\n') else field

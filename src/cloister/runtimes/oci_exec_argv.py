@@ -1,0 +1,58 @@
+"""Render what `cloister exec` becomes in a container engine's sandbox; see oci_argv.py for all else.
+
+Rule 1: no I/O; on a path that is measured, so it imports next to nothing.
+Rule 2: nothing confidential: the environment travels through a descriptor (`--env-file=/dev/fd/N`).
+"""
+
+from __future__ import annotations
+
+from cloister.runtimes import start_script
+from cloister.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """Whose containers they are."""
+
+    sandbox: str
+    project: str
+
+    @property
+    def holder(self) -> str:
+        return f"cloister-{self.sandbox}-holder"
+
+    @property
+    def agent(self) -> str:
+        return f"cloister-{self.sandbox}-agent"
+
+
+def execute(
+    names: Names,
+    command: tuple[str, ...],
+    *,
+    directory: str,
+    terminal: bool,
+    environment: int,
+    passed: tuple[str, ...],
+    has_sh: bool,
+    pids: int | None = None,
+    memory_bytes: int | None = None,
+) -> list[str]:
+    """Run one more command in the agent's container, confined as its first one is (the engine does that)."""
+    rendered = ["exec", "--interactive", *(["--tty"] if terminal else []), f"--workdir={directory}"]
+    rendered += [f"--env-file=/dev/fd/{environment}", *(f"--env={name}" for name in passed)]
+    started = (
+        start_script.start_argv(command, pids=pids, memory_bytes=memory_bytes) if has_sh else list(command)
+    )
+    return [*rendered, names.agent, *started]
+
+
+def environment_file(environment: tuple[tuple[str, str], ...]) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """The lines of `--env-file`, and the variables that it cannot hold: those with a line break in them."""
+    lines, others = [], []
+    for name, value in environment:
+        if "\n" in value or "\r" in value:
+            others.append((name, value))
+        elif not name.startswith("#"):
+            lines.append(f"{name}={value}\n")
+    return "".join(lines).encode(errors="surrogateescape"), tuple(others)

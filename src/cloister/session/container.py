@@ -1,0 +1,214 @@
+"""The second half of a start, and the wait, in a container engine (live.py is that of the embedded runtime).
+
+Rule 1: the order is that of live.py: record, scan, audit, sandbox, look at the mounts, let the command run.
+Rule 2: no gateway, no sandbox; no holder, no sandbox: whichever ends first, the agent's container is removed.
+Rule 3: what is removed is removed before the workspace's protection is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from cloister.audit.log import Event
+from cloister.errors import CloisterError, HostError
+from cloister.images import choose
+from cloister.images.layer import names as image_names
+from cloister.images.render import tag
+from cloister.runtimes import engine as engines
+from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, seccomp_profile, staging
+from cloister.sandbox import container_view, entry, placeholders, registry
+from cloister.sandbox.facts import Facts
+from cloister.sandbox.image import Image
+from cloister.sandbox.plan import Plan
+from cloister.session import live
+from cloister.session.terminal import Terminal
+from cloister.session.wait import Waiter
+from cloister.system import files, proc
+from cloister.values import dataclass, replace
+
+_END_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the sandbox will be: an engine that answers, and the images that its containers are made of."""
+
+    engine: engines.Engine
+    image: Image
+    runtime: oci_runtime.Runtime
+
+
+def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> Place:
+    """Check all that a start needs of the engine. HostError says what is missing; nothing is made."""
+    sandbox = plan["sandbox"]
+    if not isinstance(sandbox, dict):
+        raise CloisterError("the stored plan is damaged", resolution="run: cloister policy show")
+    engine = engines.find(
+        str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
+    )
+    _check(engine)
+    named = str(sandbox.get("image") or "")
+    ours = named if named in image_names() else "" if named else choose.detected(workspace).image
+    try:
+        image = oci_image.look(engine, tag(ours) if ours else named, state_directory)
+    except HostError as error:
+        if not ours or "is not there" not in error.brief:
+            raise
+        raise HostError(
+            f"the image {ours!r} has not been built on this engine ({engine.name})",
+            details="it is the one for the project's language" if not named else "",
+            resolution=f"run: cloister image build {ours} --runtime {engine.name}",
+        ) from error
+    return Place(engine=engine, image=image, runtime=oci_runtime.runtime(state_directory))
+
+
+def run(start: live.Start, place: Place) -> int:
+    """Start the sandbox and wait for its end; returns the command's exit code."""
+    project, kept, gateway = start.project, start.kept, start.gateway
+    sandbox_id = kept.record.sandbox_id
+    waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
+    found_workspace = os.stat(start.source)
+    found = live.scan_workspace(start)
+    spec = container_view.build(
+        plan=start.plan,
+        facts=_agent(start.facts, start.source),
+        found=place.image,
+        scan=found,
+        sandbox_id=sandbox_id,
+        command=start.command,
+        cwd=start.cwd,
+        public_directory=start.public_directory,
+        home_directory=project.home,
+        workspace_source=start.source,
+    )
+    limited = place.engine.limits
+    kept.update(
+        others=live.processes(gateway.pid),
+        nested=tuple(sorted(found.nested)),
+        launched=not live.is_private(start),
+        container=registry.Container(
+            engine=place.engine.name,
+            program=place.engine.program,
+            environment=tuple(place.engine.environment.items()),
+            has_sh=place.image.has_sh,
+            pids=None if limited else spec.limits.pids,
+            memory_bytes=None if limited else spec.limits.memory_bytes,
+        ),
+    )
+    entry.store(f"{start.public_directory}{entry.SUFFIX}", entry.of(spec, seccomp_file="", cgroup=""))
+    placeholders.acquire(project.shared, sandbox_id, found.placeholders)
+    audit = live.begin_audit(project, sandbox_id)
+    live.pass_agent(start)
+    attached = start.on_started is None
+    with Terminal():
+        try:
+            running = oci.start(spec, _launch(start, place, attached=attached))
+        except HostError as error:
+            if gateway.has_ended():
+                raise gateway.died(error.details) from error
+            raise
+        try:
+            os.close(gateway.ca_bundle)
+            if running.init is not None:
+                waiter.is_started(running.init)
+                if live.has_sibling(start):
+                    live.check_mounts(spec, running.init, found_workspace)
+            running.release()
+            if start.on_started is not None:
+                start.on_started()
+            code = _wait(waiter, running, start)
+        except BaseException:
+            running.kill()
+            raise
+    audit.write(Event(kind="end", status=code))
+    return code
+
+
+def remove(record: registry.Record, tell: Callable[[str], None]) -> None:
+    """Remove the containers of a sandbox, and the files that were made for them. Idempotent."""
+    container = record.container
+    if container is None:
+        return
+    engine = engines.Engine(
+        name=container.engine, program=container.program, environment=dict(container.environment)
+    )
+    named = oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
+    try:
+        oci.remove(engine, named)
+    except CloisterError as error:
+        if record.init is not None and registry.alive(record.init):
+            raise
+        tell(f"{error.brief}; when the engine is back: {engine.name} rm --force {named.agent} {named.holder}")
+    oci.remove_files(record.public_directory)
+
+
+def _check(engine: engines.Engine) -> None:
+    if not engine.local:
+        raise HostError(
+            f"the {engine.name} engine runs on another machine, or in a virtual one: no socket can be passed on",
+            details="the gateway runs on this host, and takes the sandbox's sockets over a Unix socket",
+            resolution="use an engine of this host, or do without containers: --runtime embedded",
+        )
+    if engine.name == engines.DOCKER and engine.rootless:
+        raise HostError(
+            "rootless Docker gives every file of yours to its containers' root",
+            details="it cannot run the agent as another user who owns the workspace, as rootless Podman can",
+            resolution="use Podman: --runtime podman",
+        )
+
+
+def _agent(facts: Facts, source: str) -> Facts:
+    """The user as the container knows them: the host's own number, which is on the files, and never root's."""
+    if os.geteuid() != 0:
+        return facts
+    uid, gid = staging.agent_ids(source)
+    return replace(facts, uid=uid, gid=gid)
+
+
+def _launch(start: live.Start, place: Place, *, attached: bool) -> oci.Launch:
+    return oci.Launch(
+        engine=place.engine,
+        names=oci_exec_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id),
+        image=place.image,
+        runtime=place.runtime,
+        seccomp=_profile(start.state_directory),
+        directory=start.public_directory,
+        public_directory=start.public_directory,
+        ca_bundle=start.gateway.ca_bundle,
+        gateway=start.gateway.control,
+        bound=live.bound(start.plan),
+        attached=attached,
+        terminal=attached and os.isatty(0) and os.isatty(1),
+    )
+
+
+def _profile(directory: str) -> str:
+    """The file of the engine's system call filter; written again if it is not that of this version."""
+    path = f"{directory}/seccomp-profile.json"
+    text = seccomp_profile.profile()
+    if files.read_text(path) != text:
+        files.make_private_directory(directory)
+        files.write_atomic(path, text.encode())
+    return path
+
+
+def _wait(waiter: Waiter, running: oci.Running, start: live.Start) -> int:
+    if running.client is None or running.line.connection is None:
+        raise TypeError("the sandbox has not been started")
+
+    def holder_ended() -> bool:
+        with suppress(OSError):
+            if running.line.connection is not None and running.line.connection.recv(1 << 10):
+                return True
+        raise HostError(
+            "the container that holds the sandbox's network ended, so the sandbox was stopped",
+            resolution="start it again; see whether the engine is well",
+        )
+
+    waiter.until_ended(running.client.pid, start.gateway, running.line.connection.fileno(), holder_ended)
+    proc.reap(running.client, timeout_s=_END_S)
+    code = running.exit_code()
+    running.line.close()
+    return code
