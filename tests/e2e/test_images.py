@@ -15,7 +15,7 @@ import pytest
 from cloister.images.layer import names
 from tests.e2e.conftest import Cloister, Identity
 from tests.e2e.test_packages import MANIFEST, SETUP, archive
-from tests.engines import IMAGE, Engine, docker, engine_base, podman  # noqa: F401  # fixtures
+from tests.engines import IMAGE, Engine, docker, engine_base, podman, rootless_podman  # noqa: F401  # fixtures
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.timeout(1500)]
 
@@ -195,9 +195,22 @@ def test_a_tool_by_version(world: Callable[[Identity], Cloister], engine: Engine
 
 @pytest.mark.skipif(not ALL, reason="a longer run: make images")
 def test_podman_builds_it_too(world: Callable[[Identity], Cloister], podman: Engine) -> None:  # noqa: F811
-    prepare(podman)
-    reference, _ = build(world(ROOT), podman, "base", base=f"localhost/{BASE}")
-    (image,) = json.loads(podman("image", "inspect", reference))
+    check_podman(world(ROOT), podman)
+
+
+@pytest.mark.skipif(not ALL, reason="a longer run: make images")
+def test_podman_of_an_ordinary_user_does(
+    world: Callable[[Identity], Cloister],
+    user: Identity,
+    rootless_podman: Engine,  # noqa: F811
+) -> None:
+    check_podman(world(user), rootless_podman)
+
+
+def check_podman(cloister: Cloister, engine: Engine) -> None:
+    prepare(engine)
+    reference, _ = build(cloister, engine, "base", base=f"localhost/{BASE}")
+    (image,) = json.loads(engine("image", "inspect", reference))
     assert image["Config"]["User"] == "1000:1000"
-    assert inside(podman, reference, "find / -xdev -type f -perm /6000 2>/dev/null; id -u") == "1000"
-    assert build(world(ROOT), podman, "base", base=f"localhost/{BASE}")[1].startswith("already built")
+    assert inside(engine, reference, "find / -xdev -type f -perm /6000 2>/dev/null; id -u") == "1000"
+    assert build(cloister, engine, "base", base=f"localhost/{BASE}")[1].startswith("already built")

@@ -35,7 +35,13 @@ def main() -> int:
             return inspect(arguments[3], arguments[-1])
         case ["pull", *_]:
             print("pulling")
-            keep(arguments[-1], "sha256:pulled", digests=["docker.io/library/debian@sha256:d1"])
+            platform = arguments[2] if arguments[1] == "--platform" else "linux/amd64"
+            keep(
+                arguments[-1],
+                "sha256:pulled",
+                platform=platform,
+                digests=["docker.io/library/debian@sha256:d1"],
+            )
         case ["import", archive]:
             shutil.copy(archive, HERE / "imported.tar")
             keep(arguments[2], "sha256:imported")
@@ -51,12 +57,16 @@ def path_of(reference: str) -> Path:
 
 
 def keep(
-    reference: str, identity: str, digests: list[str] | None = None, labels: dict[str, str] | None = None
+    reference: str,
+    identity: str,
+    *,
+    digests: list[str] | None = None,
+    labels: dict[str, str] | None = None,
+    platform: str = "linux/amd64",
 ) -> None:
     path_of(reference).parent.mkdir(exist_ok=True)
-    path_of(reference).write_text(
-        json.dumps({"Id": identity, "RepoDigests": digests or [], "Labels": labels or {}})
-    )
+    known = {"Id": identity, "RepoDigests": digests or [], "Labels": labels or {}, "Platform": platform}
+    path_of(reference).write_text(json.dumps(known))
 
 
 def inspect(template: str, reference: str) -> int:
@@ -64,7 +74,9 @@ def inspect(template: str, reference: str) -> int:
         sys.stderr.write(f"Error: No such image: {reference}\n")
         return 1
     found = json.loads(path_of(reference).read_text())
-    if "Labels" in template:
+    if "Architecture" in template:
+        print(found.get("Platform", "linux/amd64"))
+    elif "Labels" in template:
         print(found.get("Labels", {}).get(template.split('"')[1], ""))
     else:
         print(json.dumps(found["RepoDigests"]) if "RepoDigests" in template else found["Id"])

@@ -92,7 +92,7 @@ def _build(arguments: argparse.Namespace) -> int:
         build.checked(_wish(name, arguments))
         for name in dict.fromkeys(arguments.images or [choose.detected(workspace).image])
     ]
-    found = engine.find(arguments.runtime, os.environ, workspace=workspace)
+    found = engine.find(arguments.runtime, os.environ, untrusted=[workspace])
     titles = {name: layer.title for name, layer in load_layers().items()}
     for wish in wishes:
         with Display(titles) as display:
@@ -128,7 +128,7 @@ def _authority(path: str) -> str:
 
 def _list(arguments: argparse.Namespace) -> int:
     workspace = workspace_around(arguments.directory)
-    found = engine.find(arguments.runtime, os.environ, workspace=workspace)
+    found = engine.find(arguments.runtime, os.environ, untrusted=[workspace])
     rows = [
         {
             "name": name,

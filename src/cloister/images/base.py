@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloister.errors import HostError, UsageError
-from cloister.images.engine import Engine, image_digests, image_id
+from cloister.images.engine import Engine, image_digests, image_id, image_platform
 from cloister.images.render import HASH_DIGITS, REPOSITORY
 from cloister.system import proc
 
@@ -45,11 +45,10 @@ def resolve(engine: Engine, text: str, *, platform: str, hear: Callable[[str], N
             details="expected: an image, as in debian:bookworm-slim, or the path of a root file system: "
             "a directory, or a tar",
         )
-    # For another platform the engine's copy may be the wrong one; a registry knows.
-    found = image_id(engine, text) if not platform or platform == engine.platform else None
-    if found is None:
+    # The engine's copy may be that of another platform: a registry knows more.
+    if image_platform(engine, text) != (platform or engine.platform):
         _pull(engine, text, platform, hear)
-        found = image_id(engine, text)
+    found = image_id(engine, text)
     if found is None:
         raise _missing(engine, text, "")
     digests = image_digests(engine, text) if "@" not in text else ()

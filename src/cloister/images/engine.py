@@ -57,15 +57,18 @@ class Engine:
         )
 
 
-def find(runtime: str | None, environ: Mapping[str, str], *, workspace: str) -> Engine:
-    """The engine of that name, else the first one that there is. HostError if there is none, or it does not answer."""
+def find(runtime: str | None, environ: Mapping[str, str], *, untrusted: Sequence[str] = ()) -> Engine:
+    """The engine of that name, else the first one that there is. HostError if there is none, or it does not answer.
+
+    `untrusted`: directories that a sandbox can write.
+    """
     if runtime is not None and runtime not in RUNTIMES:
         raise UsageError(
             f"--runtime: {runtime!r} builds no images", details=f"expected: {', '.join(RUNTIMES)}"
         )
     wanted = RUNTIMES if runtime is None else (runtime,)
     environment = {name: environ[name] for name in (*_PASSED, *PROXIES) if name in environ}
-    environment["PATH"] = _path(environ.get("PATH", proc.PATH), workspace)
+    environment["PATH"] = _path(environ.get("PATH", proc.PATH), untrusted)
     for name in wanted:
         if program := shutil.which(name, path=environment["PATH"]):
             return _asked(name, program, environment)
@@ -123,6 +126,12 @@ def image_id(engine: Engine, reference: str) -> str | None:
     return found.output.decode().strip() if found.code == 0 else None
 
 
+def image_platform(engine: Engine, reference: str) -> str | None:
+    """What an image runs on, as in linux/amd64, or None."""
+    found = engine.ask("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", reference)
+    return found.output.decode(errors="replace").strip() if found.code == 0 else None
+
+
 def image_label(engine: Engine, reference: str, label: str) -> str | None:
     """A label of an image, empty if it has none; None if the engine does not have the image."""
     template = '{{index .Config.Labels "' + label + '"}}'
@@ -146,12 +155,12 @@ def _major(version: str) -> int:
     return int(digits) if digits.isdigit() else _BUILDKIT_WITHIN
 
 
-def _path(path: str, workspace: str) -> str:
+def _path(path: str, untrusted: Sequence[str]) -> str:
     """PATH without what the agent can write, and without what depends on the directory."""
-    kept = [
-        entry
-        for entry in path.split(os.pathsep)
-        if entry in _SYSTEM
-        or (os.path.isabs(entry) and not contains(os.path.realpath(workspace), os.path.realpath(entry)))
-    ]
+    roots = [os.path.realpath(root) for root in untrusted]
+
+    def safe(entry: str) -> bool:
+        return os.path.isabs(entry) and not any(contains(root, os.path.realpath(entry)) for root in roots)
+
+    kept = [entry for entry in path.split(os.pathsep) if entry in _SYSTEM or safe(entry)]
     return os.pathsep.join(kept) or proc.PATH

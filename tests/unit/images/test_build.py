@@ -19,7 +19,7 @@ from tests.unit.images.conftest import FakeEngine
 
 
 def build(heard: list[Step | Output] | None = None, **wish: object) -> Built:
-    found = engines.find(None, os.environ, workspace="/project")
+    found = engines.find(None, os.environ)
     asked = images.checked(Wish(**{"name": "python", "base": "mine", **wish}))  # type: ignore[arg-type]  # a test's words
     return images.build(found, asked, (heard if heard is not None else []).append)
 
@@ -59,7 +59,11 @@ def test_another_platform_has_its_own_alias(docker: FakeEngine) -> None:
     built = build(base="debian:bookworm-slim", platform="arm64")
     assert built.alias == "cloister/python:latest-arm64"
     assert docker.calls("pull", "--platform", "linux/arm64")
-    (call,) = docker.calls("build")
+    build(base="debian:bookworm-slim", platform="linux/arm64", no_cache=True)
+    assert len(docker.calls("pull")) == 1, "it is the right one now"
+    build(base="debian:bookworm-slim")
+    assert len(docker.calls("pull")) == 2, "and the wrong one again"
+    call = docker.calls("build")[0]
     assert call["argv"][call["argv"].index("--platform") + 1] == "linux/arm64"
 
 
@@ -117,7 +121,7 @@ def test_a_full_disk(docker: FakeEngine) -> None:
     ]
     assert caught.value.resolution == "make room: docker system df, then: docker builder prune"
     with pytest.raises(HostError, match="has not been built"):
-        image_for("python", workspace="/", engine=engines.find(None, os.environ, workspace="/project"))
+        image_for("python", workspace="/", engine=engines.find(None, os.environ))
 
 
 def test_a_directory_of_the_project_is_no_base(
@@ -141,23 +145,23 @@ def test_a_program_of_the_project_is_no_engine(
     link.symlink_to(planted.parent)
     monkeypatch.setenv("PATH", f"{planted.parent}:{link}:node_modules/.bin:{docker.directory}")
     monkeypatch.chdir(tmp_path / "project")
-    found = engines.find(None, os.environ, workspace=str(tmp_path / "project"))
+    found = engines.find(None, os.environ, untrusted=[str(tmp_path / "project")])
     assert found.program == str(docker.directory / "docker")
     assert found.environment["PATH"] == str(docker.directory), "its helpers are looked for there too"
     assert not (tmp_path / "ran").exists()
-    assert engines.find(None, os.environ, workspace=str(tmp_path / "other")).program == str(planted)
+    assert engines.find(None, os.environ, untrusted=[str(tmp_path / "other")]).program == str(planted)
     assert (tmp_path / "ran").exists(), "the control"
 
 
 def test_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError) as caught:
-        engines.find(None, os.environ, workspace="/project")
+        engines.find(None, os.environ)
     assert caught.value.brief == "there is no container engine: docker and podman are not on PATH"
     with pytest.raises(HostError, match="podman is not on PATH"):
-        engines.find("podman", os.environ, workspace="/project")
+        engines.find("podman", os.environ)
     with pytest.raises(UsageError, match="'kubernetes' builds no images"):
-        engines.find("kubernetes", os.environ, workspace="/project")
+        engines.find("kubernetes", os.environ)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,7 @@ def test_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_that_does_not_answer(docker: FakeEngine, errors: str, brief: str, then: str) -> None:
     docker.fails("version", saying=errors)
     with pytest.raises(HostError) as caught:
-        engines.find(None, os.environ, workspace="/project")
+        engines.find(None, os.environ)
     assert (caught.value.brief, caught.value.details) == (brief, errors)
     assert then in caught.value.resolution
 
@@ -213,7 +217,7 @@ def test_wishes_that_cannot_be_meant(wish: dict[str, str], words: str) -> None:
 
 
 def test_the_image_of_a_sandbox(docker: FakeEngine, tmp_path: Path) -> None:
-    engine = engines.find(None, os.environ, workspace="/project")
+    engine = engines.find(None, os.environ)
     (tmp_path / "go.mod").touch()
     with pytest.raises(HostError) as caught:
         image_for(None, workspace=str(tmp_path), engine=engine)
