@@ -39,6 +39,12 @@ def misplaced(spec: SandboxSpec, mountinfo: str) -> tuple[str, ...]:
     )
 
 
+def mount_points(mountinfo: str) -> frozenset[str]:
+    """Where something is mounted."""
+    lines = (line.split(" ") for line in mountinfo.splitlines())
+    return frozenset(_unescaped(fields[4]) for fields in lines if len(fields) > 4)
+
+
 def _unescaped(field: str) -> str:
     r"""Undo `\040` and the like."""
     if "\\" not in field:

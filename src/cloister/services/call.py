@@ -6,7 +6,6 @@ Rule 1: what containers and engines print comes from strangers: it is shown with
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +17,6 @@ from cloister.secret import Secret
 from cloister.services import inspected, render
 from cloister.services.inspected import Container
 from cloister.services.ready import Probe
-from cloister.system import proc
 
 ENGINE_S = 60.0
 _LOG_LINES = 15
@@ -30,11 +28,7 @@ _SETTLE_S = 0.2  # an engine's own proxy takes any connection, and ends it when 
 
 def find(environ: Mapping[str, str], untrusted: Sequence[str]) -> Engine:
     """The engine for services; no program of it is taken from where the sandbox can write. HostError."""
-    places = [place for place in environ.get("PATH", proc.PATH).split(":") if place.startswith("/")]
-    roots = [f"{os.path.realpath(root)}/" for root in untrusted]
-    safe = [one for one in places if not f"{os.path.realpath(one)}/".startswith(tuple(roots))]
-    workspace = untrusted[0] if untrusted else os.devnull
-    return engines.find(None, {**environ, "PATH": ":".join(safe)}, workspace=workspace)
+    return engines.find(None, environ, untrusted=untrusted)
 
 
 def must(engine: Engine, argv: Sequence[str], what: str, *, timeout_s: float = ENGINE_S) -> bytes:

@@ -23,6 +23,10 @@ from cloister.session.wait import Waiter
 from cloister.system import cgroup, files
 from cloister.values import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.runtimes.mount_guard import Guard
+
 AGENT_SOCKET = "ssh-agent.sock"  # sandbox/environment.py names it
 
 
@@ -110,13 +114,25 @@ def run(start: Start) -> int:
             kept.update(others=processes(gateway.pid, running.pid))
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
-            code = waiter.wait(running, gateway)
+            code = waiter.wait(running, gateway, lambda init: _guard(start, found, init))
         except BaseException:
             # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
             waiter.kill(running)
             raise
     audit.write(Event(kind="end", status=code))
     return code
+
+
+def _guard(start: Start, found: Protection, init: int) -> Guard:
+    from cloister.runtimes import mount_guard  # not for a command that ends at once
+
+    place = mount_guard.Place(
+        init=init,
+        sandbox_id=start.kept.record.sandbox_id,
+        public_directory=start.public_directory,
+        shared=start.project.shared,
+    )
+    return mount_guard.Guard(place, found, start.tell)
 
 
 def begin_audit(project: Project, sandbox_id: str) -> AuditLog:

@@ -18,8 +18,13 @@ from cloister.runtimes.embedded import Running
 from cloister.session.foreground import Signals
 from cloister.session.gateway_process import Gateway
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.runtimes.mount_guard import Guard
+
 PING_INTERVAL_MS = 4000
 _RETRY_MS = 10
+_GUARD_AFTER_MS = 50  # a command that ends before that costs no guard; until then one looks when it begins
 _END_TIMEOUT_MS = 5000
 _REPORT_TIMEOUT_MS = 3000
 
@@ -35,20 +40,33 @@ class Waiter:
         self._report = b""
         self._signals = Signals(self._forward)
 
-    def wait(self, running: Running, gateway: Gateway) -> int:
-        """Block until the sandbox has ended; returns its exit code. GatewayError if the gateway ended first."""
-        self.until_ended(running.pid, gateway, running.status, lambda: self._read_report(running.status))
+    def wait(self, running: Running, gateway: Gateway, guard: Callable[[int], Guard]) -> int:
+        """Block until the sandbox has ended; returns its exit code. GatewayError if the gateway ended first.
+
+        `guard` is asked for the guard of its mounts, by the host pid of its pid 1, once they are made.
+        """
+        self.until_ended(
+            running.pid, gateway, running.status, lambda: self._read_report(running.status), guard
+        )
         _, status = os.waitpid(running.pid, 0)
         while self._read_report(running.status):
             continue
         os.close(running.status)
         return self._code(status)
 
-    def until_ended(self, pid: int, gateway: Gateway, watched: int, hear: Callable[[], bool]) -> None:
+    def until_ended(
+        self,
+        pid: int,
+        gateway: Gateway,
+        watched: int,
+        hear: Callable[[], bool],
+        guard: Callable[[int], Guard] | None = None,
+    ) -> None:
         """Block until process `pid` has ended; it is not waited for. GatewayError if the gateway ended first.
 
         `hear` is called when there is something to read from `watched`, until it says that this was the end.
         """
+        guarding: Guard | None = None
         process = os.pidfd_open(pid)
         poll = select.poll()
         for descriptor in (process, watched, gateway.pidfd, gateway.control.fileno()):
@@ -57,6 +75,8 @@ class Waiter:
             while True:
                 self._signals.flush()
                 wait_ms = _RETRY_MS if self._signals.pending else PING_INTERVAL_MS
+                if guard is not None and guarding is None:
+                    wait_ms = min(wait_ms, _GUARD_AFTER_MS)
                 asked = gateway.question.terminal if gateway.question is not None else None
                 if asked is not None:
                     poll.register(asked, select.POLLIN)
@@ -65,8 +85,12 @@ class Waiter:
                     poll.unregister(asked)
                     if asked in ready:
                         gateway.answer()
-                if not ready and not self._signals.pending:
+                if not ready and guard is not None and guarding is None:
+                    guarding = self._guarded(guard, poll)
+                elif not ready and not self._signals.pending:
                     gateway.ping(self._tell)
+                if guarding is not None and (not ready or guarding.fileno() in ready):
+                    guarding.restore()
                 if watched in ready and not hear():
                     poll.unregister(watched)
                 if gateway.control.fileno() in ready and not gateway.read(self._tell):
@@ -77,6 +101,19 @@ class Waiter:
                     self._gateway_died(gateway)
         finally:
             os.close(process)
+            if guarding is not None:
+                guarding.close()
+
+    def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
+        """The guard of the mounts, once bubblewrap has made them all: then the sandbox's pid 1 has a child."""
+        if self._init is None or not _children(self._init):
+            return None
+        try:
+            guarding = guard(self._init)
+        except FileNotFoundError:  # it has just ended
+            return None
+        poll.register(guarding.fileno(), select.POLLPRI)
+        return guarding
 
     def _code(self, status: int) -> int:
         code = os.waitstatus_to_exitcode(status)
@@ -144,14 +181,18 @@ class Waiter:
         if self._init is None:
             return False
         try:
-            with open(f"/proc/{self._init}/task/{self._init}/children", encoding="ascii") as file:
-                children = file.read().split()
+            children = _children(self._init)
             if not children:
                 return False  # bubblewrap is still making the sandbox
-            os.kill(int(children[0]), number)
+            os.kill(children[0], number)
         except (OSError, ValueError):
             return True  # it has ended; poll tells
         return True
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
 
 
 def _readable(descriptor: int, timeout_ms: int = 0) -> bool:

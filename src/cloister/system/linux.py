@@ -31,6 +31,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 SECCOMP_MODE_FILTER = 2
 
+MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_REC = 0x4000
@@ -43,6 +44,8 @@ AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
+AT_SYMLINK_NOFOLLOW = 0x100
+MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_IDMAP = 0x00100000
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -143,7 +146,15 @@ def mount_setattr_idmap(tree: int, user_namespace: int) -> None:
 
     EINVAL: the file system cannot be mapped (overlayfs, NFS …).
     """
-    attributes = struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
+    _mount_setattr(tree, struct.pack("=QQQQ", MOUNT_ATTR_IDMAP, 0, 0, user_namespace))
+
+
+def mount_setattr_read_only(tree: int) -> None:
+    """mount_setattr(2): make the detached mount `tree` read-only."""
+    _mount_setattr(tree, struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0))
+
+
+def _mount_setattr(tree: int, attributes: bytes) -> None:
     result = _syscall(
         _SYS_MOUNT_SETATTR,
         ctypes.c_int(tree),
