@@ -104,7 +104,8 @@ def test_the_project_is_copied_without_its_secrets_and_stays_as_it_was(user_cloi
 
 def test_what_hides_its_parents_is_still_told_apart(user_cloister: Cloister) -> None:
     """A script that leaves its family, without its environment, and opens a key through a link."""
-    thief = "ln -s ~/.ssh/id_ed25519 /tmp/x; setsid sh -c '(sleep 0.3; exec env -i cat /tmp/x) >/dev/null &'; sleep 1"
+    orphan = "while kill -0 $P 2>/dev/null; do sleep 0.05; done; exec env -i cat /tmp/x >/tmp/out"
+    thief = f"ln -s ~/.ssh/id_ed25519 /tmp/x; setsid sh -c 'P=$$; ({orphan}) &'; until [ -s /tmp/out ]; do sleep 0.05; done"
     manifest = {"name": "p", "version": "1.0.0", "scripts": {"postinstall": thief}}
     user_cloister.write(user_cloister.project / "dep/package.json", json.dumps(manifest))
     code, report = audited(user_cloister, *NPM, "./dep")

@@ -21,7 +21,6 @@ from cloister.audit.log import Event
 from cloister.audit.read import Reader
 from cloister.config.settings import Overrides
 from cloister.depaudit import canaries, lockfiles, observer, places, stage, traffic, verdict
-from cloister.depaudit.canaries import Canary
 from cloister.depaudit.observation import Dependency, Observation
 from cloister.depaudit.verdict import Verdict
 from cloister.errors import CloisterError, HostError, UntrustedInputError, UsageError
@@ -34,6 +33,7 @@ PROFILE = "registries"
 _LOCK_FILE_LIMIT_BYTES = 32 << 20
 _LOCK_FILES_LIMIT = 200
 _LOCK_FILE_DEPTH = 4
+_DIRECTORIES_LIMIT = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +63,25 @@ def audit(options: Options, environ: Mapping[str, str], tell: Callable[[str], No
     workspace = workspaces.find(options.directory, home)
     workspaces.check(workspace, home, environ)
     planted = canaries.make(lambda: os.urandom(32))
-    started_at = time.monotonic()
-    with ExitStack() as stack:
-        made = stack.enter_context(stage.made(workspace, options.directory, environ, planted))
+    with stage.made(workspace, options.directory, environ, planted) as made:
         _check_program(options, workspace, made)
+        started_at = time.monotonic()
+        seen, code = _watched(options, workspace, environ, made, tell)
+        observation = _observation(options, made, seen, code, time.monotonic() - started_at)
+    return Report(
+        observation=observation, verdict=verdict.judge(observation, {one.name: one for one in planted})
+    )
+
+
+def _watched(
+    options: Options,
+    workspace: str,
+    environ: Mapping[str, str],
+    made: stage.Stage,
+    tell: Callable[[str], None],
+) -> tuple[observer.Seen, int]:
+    """Run the sandbox to its end; what was seen meanwhile, and the command's exit code."""
+    with ExitStack() as stack:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         watching = observer.Observer(made, workspace, ours)
         stack.callback(watching.close)
@@ -77,28 +92,32 @@ def audit(options: Options, environ: Mapping[str, str], tell: Callable[[str], No
         watching.watch(child.pid, timeout_s=options.timeout_s)
         code = child.code()
         cleanup.sweep(made.project, lambda _: None)  # if it had to be killed
-        seen = watching.seen
-        if not seen.begun:
+        if not watching.seen.begun:
             raise _not_started(options, code)
-        events = _events(made.project.audit)
-        texts = canaries.texts(planted)
-        dependencies, notes = _dependencies(made.project.workspace)
-        observation = Observation(
-            command=options.command,
-            code=code,
-            timed_out=seen.timed_out,
-            duration_s=round(time.monotonic() - started_at, 1),
-            scripts=tuple(seen.scripts),
-            processes=tuple(seen.processes),
-            processes_left_out=seen.left_out,
-            opened=tuple(seen.opened),
-            written=observer.written(seen, made),
-            asked=traffic.asked(events),
-            sent=traffic.sent(events, texts),
-            dependencies=dependencies,
-            notes=(*made.notes, *notes),
-        )
-    return Report(observation=observation, verdict=verdict.judge(observation, _by_name(planted)))
+    return watching.seen, code
+
+
+def _observation(
+    options: Options, made: stage.Stage, seen: observer.Seen, code: int, duration_s: float
+) -> Observation:
+    """With what is left behind: the audit log, the files."""
+    events = _events(made.project.audit)
+    dependencies, notes = _dependencies(made.project.workspace)
+    return Observation(
+        command=options.command,
+        code=code,
+        timed_out=seen.timed_out,
+        duration_s=round(duration_s, 1),
+        scripts=tuple(seen.scripts),
+        processes=tuple(seen.processes),
+        processes_left_out=seen.left_out,
+        opened=tuple(seen.opened),
+        written=observer.written(seen, made),
+        asked=traffic.asked(events),
+        sent=traffic.sent(events, canaries.texts(made.canaries)),
+        dependencies=dependencies,
+        notes=(*made.notes, *notes),
+    )
 
 
 class _Child:
@@ -267,7 +286,7 @@ def _dependencies(root: str) -> tuple[tuple[Dependency, ...], tuple[str, ...]]:
 
 def _lock_files(root: str) -> list[str]:
     found: list[str] = []
-    for directory, names, files in os.walk(root):
+    for looked_at, (directory, names, files) in enumerate(os.walk(root)):
         depth = os.path.relpath(directory, root).count("/")
         names[:] = sorted(
             name
@@ -275,10 +294,6 @@ def _lock_files(root: str) -> list[str]:
             if depth < _LOCK_FILE_DEPTH and name != ".git" and not places.is_package_directory(name)
         )
         found += [f"{directory}/{name}" for name in sorted(files) if lockfiles.is_lock_file(name)]
-        if len(found) >= _LOCK_FILES_LIMIT:
+        if len(found) >= _LOCK_FILES_LIMIT or looked_at >= _DIRECTORIES_LIMIT:
             break
     return found[:_LOCK_FILES_LIMIT]
-
-
-def _by_name(planted: tuple[Canary, ...]) -> dict[str, Canary]:
-    return {one.name: one for one in planted}

@@ -3,7 +3,7 @@
 Whoever opens a leased file waits until the lease is given up; meanwhile /proc shows which thread waits, in which call
 and for which path. inotify tells that a file was opened, but not by whom; fanotify would, for root alone.
 
-Rule 1: an opener waits for some milliseconds, never longer: the lease is given up whatever has been found out.
+Rule 1: an opener waits for some milliseconds, and never for long: the lease is given up whatever is found.
 Rule 2: nothing depends on it: where a file system has no leases, or the opener does not wait, inotify still tells of
         the opening (`Inotify`), and the opener stays unknown.
 """
@@ -24,6 +24,7 @@ from cloister.system import linux
 IN_OPEN, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x20, 0x8, 0x80, 0x100, 0x200
 IN_ISDIR = 0x40000000
 _RENEW_S = 0.003
+_LOOK_S, _LOOK_AGAIN_S, _LEAST_LOOKS = 0.05, 0.001, 8
 _EVENT = struct.Struct("=iIII")
 # Where the path and the flags stand in the arguments of the calls that open; creat and truncate always write.
 _CALLS: dict[str, dict[int, tuple[int, int | None]]] = {
@@ -144,14 +145,26 @@ class Inotify:
 
 
 def _waiting(name: str, inside: int) -> list[Opener]:
-    """Threads of the sandbox that are in a call to open a file of this name; those of any, if none of this one."""
-    named: list[Opener] = []
-    others: list[Opener] = []
-    for pid, tid, line in _calls(inside):
-        opener, path = _opener(pid, tid, line)
-        if opener is not None:
-            (named if os.path.basename(path) == name else others).append(opener)
-    return named or others
+    """Threads of the sandbox that wait to open a file of this name; those that wait for any, if none does for this.
+
+    The kernel tells us before the opener has begun to wait, so it may be found only at a later look. One that does not
+    wait at all (O_NONBLOCK) is never found.
+    """
+    before: set[Opener] = set()
+    end, looks = time.monotonic() + _LOOK_S, 0
+    while looks < _LEAST_LOOKS or time.monotonic() < end:  # on a busy machine a look takes its time
+        looks += 1
+        calls = [_opener(pid, tid, line) for pid, tid, line in _calls(inside)]
+        named = [opener for opener, path in calls if opener is not None and os.path.basename(path) == name]
+        if named:
+            return named
+        # By another name: who is seen twice waits; what opens something else is done by then.
+        others = {opener for opener, _ in calls if opener is not None}
+        if stayed := others & before:
+            return list(stayed)
+        before |= others
+        time.sleep(_LOOK_AGAIN_S)
+    return []
 
 
 def _calls(inside: int) -> Iterator[tuple[int, int, list[str]]]:

@@ -16,6 +16,7 @@ from cloister.depaudit import places
 from cloister.depaudit.observation import Written
 
 FILES_LIMIT = 100_000
+DIRECTORIES_LIMIT = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,9 @@ def difference(before: Mapping[str, File], after: Mapping[str, File]) -> tuple[W
 
 
 def _walk(root: str, shown: str) -> Iterator[tuple[str, File]]:
-    pending = [""]
-    while pending:
-        below = pending.pop()
+    pending, looked_at = [""], 0
+    while pending and looked_at < DIRECTORIES_LIMIT:
+        below, looked_at = pending.pop(), looked_at + 1
         try:
             with os.scandir(f"{root}/{below}") as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)

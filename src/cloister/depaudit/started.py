@@ -19,6 +19,7 @@ _POINTER = struct.Struct("=Q")
 PATH_LIMIT_BYTES = 4096
 ARGUMENT_LIMIT_BYTES = 1024
 ARGUMENTS_LIMIT = 64
+ALL_ARGUMENTS_LIMIT_BYTES = 8192  # some thousand programs are kept
 VARIABLES_LIMIT = 512
 _METADATA_LIMIT_BYTES = 1 << 14
 
@@ -46,10 +47,7 @@ def read(start: Start) -> Call | None:
         return None
     try:
         path = _text(memory, start.path, PATH_LIMIT_BYTES)
-        arguments = tuple(
-            _text(memory, address, ARGUMENT_LIMIT_BYTES)
-            for address in _pointers(memory, start.arguments, ARGUMENTS_LIMIT)
-        )
+        arguments = _arguments(memory, start.arguments)
         environment = {}
         for address in _pointers(memory, start.environment, VARIABLES_LIMIT):
             name, _, value = _text(memory, address, ARGUMENT_LIMIT_BYTES).partition("=")
@@ -103,6 +101,17 @@ def _ids(tid: int) -> tuple[int, int]:
     with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as file:
         fields = dict(line.split(":", 1) for line in file if ":" in line)
     return int(fields["Tgid"]), int(fields["PPid"])
+
+
+def _arguments(memory: int, address: int) -> tuple[str, ...]:
+    found: list[str] = []
+    left = ALL_ARGUMENTS_LIMIT_BYTES
+    for pointer in _pointers(memory, address, ARGUMENTS_LIMIT):
+        found.append(_text(memory, pointer, min(left, ARGUMENT_LIMIT_BYTES)))
+        left -= len(found[-1])
+        if left <= 0:
+            break
+    return tuple(found)
 
 
 def _absolute(start: Start, path: str, directory: str) -> str:
