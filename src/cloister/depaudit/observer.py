@@ -139,7 +139,7 @@ class Observer:
         self._starts += 1
         if self._command == 0:
             # First bubblewrap, then its shell, which becomes the command.
-            if call.arguments[1:2] == ("-c",) and start_script.START_SCRIPT in call.arguments[2:3]:
+            if start_script.is_start(call.arguments):
                 self._command = call.pid
                 with suppress(OSError):
                     self._command_pidfd = os.pidfd_open(call.pid)

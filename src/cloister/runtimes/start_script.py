@@ -32,3 +32,8 @@ def start_argv(
     processes = "-" if pids is None else str(pids)
     memory_kib = "-" if memory_bytes is None else str(memory_bytes // 1024)
     return ["/bin/sh", "-c", before + START_SCRIPT, "cloister", processes, memory_kib, *command]
+
+
+def is_start(arguments: tuple[str, ...]) -> bool:
+    """Whether an argv, its words perhaps cut, is what `start_argv` renders: of what becomes the command."""
+    return arguments[:2] == ("/bin/sh", "-c") and arguments[3:4] == ("cloister",)
