@@ -186,7 +186,8 @@ def _podman(
         f"[containers]\ndefault_ulimits = {list(ulimits)}\n".replace("'", '"')
     )
     (base / "storage.conf").write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{base}/data"\nrunroot = "{base}/run/storage"\n'
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{base}/data"\nrootless_storage_path = "{base}/data"\n'
+        f'runroot = "{base}/run/storage"\n'
     )
     environment = {
         "HOME": str(base / "home"),

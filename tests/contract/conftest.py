@@ -1,6 +1,155 @@
-"""The fixtures of the contract suite: engines of the tests' own, and the worlds of the end-to-end tests."""
+"""One world for each runtime: the same command, project and configuration, and whoever runs it.
+
+A sandbox that stays is made once for each runtime and test module (`kept`): what only looks into one is tried there.
+"""
 
 from __future__ import annotations
 
-from tests.e2e.conftest import identity, installed, user, world  # noqa: F401  # fixtures
-from tests.engines import docker, engine_base, podman, rootless_podman  # noqa: F401  # fixtures
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import (
+    Cloister,
+    Identity,
+    Result,
+    authority,  # noqa: F401  # fixtures, here and below
+    http_origin,  # noqa: F401
+    installed,  # noqa: F401
+    line_origin,  # noqa: F401
+    origin,  # noqa: F401
+    user,  # noqa: F401
+)
+from tests.engines import (
+    IMAGE,
+    Engine,
+    docker,  # noqa: F401
+    engine_base,  # noqa: F401
+    podman,  # noqa: F401
+    rootless_podman,  # noqa: F401
+)
+from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
+
+ROOT = Identity(name="root", uid=0, gid=0)
+# Name → runtime, the fixture of its engine, whether root runs it.
+RUNTIMES = {
+    "embedded": ("embedded", "", False),
+    "docker": ("docker", "docker", False),
+    "docker-root": ("docker", "docker", True),
+    "podman": ("podman", "rootless_podman", False),
+    "podman-root": ("podman", "podman", True),
+}
+PARAMETERS = [
+    pytest.param(name, marks=pytest.mark.engine if engine else pytest.mark.sandbox)
+    for name, (_, engine, _) in RUNTIMES.items()
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A scratch home and project, whose configuration names the runtime. `engine` is None for the embedded one."""
+
+    name: str
+    runtime: str
+    cloister: Cloister
+    engine: Engine | None
+
+    def containers(self) -> list[str]:
+        """Names of this world's containers, running or not."""
+        if self.engine is None:
+            return []
+        label = "label=dev.cloister.project"
+        listed = self.engine("ps", "--all", f"--filter={label}", "--format={{.Names}}").split()
+        projects = self.cloister.home / ".local/state/cloister/projects"
+        mine = {path.name for path in projects.iterdir()} if projects.exists() else set()
+        return [name for name in listed if any(f"cloister-{one}-" in name for one in mine)]
+
+    def exec(self, *command: str, **how: object) -> Result:
+        return self.cloister("exec", "--", *command, **how)  # type: ignore[arg-type]  # the options of __call__
+
+    def sh(self, script: str) -> Result:
+        return self.exec("/bin/sh", "-c", script)
+
+    def perl(self, script: str) -> Result:
+        """What every image of Debian has, as has this host."""
+        return self.exec("/usr/bin/perl", "-e", script)
+
+
+def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[World]:
+    runtime, engine_name, as_root = RUNTIMES[name]
+    engine: Engine | None = request.getfixturevalue(engine_name) if engine_name else None
+    identity = ROOT if as_root else request.getfixturevalue("user")
+    base.chmod(0o755)
+    cloister = Cloister(
+        command=request.getfixturevalue("installed"),
+        identity=identity,
+        base=base,
+        extra_environment={
+            key: value for key, value in (engine.environment if engine else {}).items() if key != "HOME"
+        },
+    )
+    cloister.directory(cloister.project)
+    authority_: Authority = request.getfixturevalue("authority")
+    https: HttpsOrigin = request.getfixturevalue("origin")
+    http: HttpsOrigin = request.getfixturevalue("http_origin")
+    line: LineOrigin = request.getfixturevalue("line_origin")
+    ca = cloister.write(cloister.home / "ca.pem", authority_.pem)
+    cloister.configure(
+        f"""
+[sandbox]
+runtime = "{runtime}"
+image = "{IMAGE}"
+memory = "512m"
+pids = 200
+
+[network]
+allow = ["plain.example.test", "origin.example.test", "tcp://line.example.test:2222", "tcp://*.wild.example.test:2223"]
+upstream_ca = ["{ca}"]
+
+[network.hosts]
+"origin.example.test" = "127.0.0.1:{https.port}"
+"plain.example.test" = "127.0.0.1:{http.port}"
+"evil.example.test" = "127.0.0.1:{http.port}"
+"line.example.test" = "127.0.0.1:{line.port}"
+"a.wild.example.test" = "127.0.0.1:{line.port}"
+"""
+    )
+    world = World(name=name, runtime=runtime, cloister=cloister, engine=engine)
+    yield world
+    cloister("stop", "--all", timeout_s=120)
+    if engine is not None and (left := world.containers()):
+        engine("rm", "--force", *left, check=False)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(params=PARAMETERS)
+def world(request: pytest.FixtureRequest, scratch: Callable[[], Path]) -> Iterator[World]:
+    """A fresh world, in which nothing runs."""
+    yield from _world(request.param, request, scratch())
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
+def kept(request: pytest.FixtureRequest, scratch: Callable[[], Path]) -> Iterator[World]:
+    """A world in which a sandbox runs."""
+    for made in _world(request.param, request, scratch()):
+        project = made.cloister.project
+        made.cloister.write(project / "src/main.txt", "hello\n")
+        made.cloister.write(project / ".env", "SECRET=1\n")
+        made.cloister.directory(project / ".git/hooks")
+        made.cloister.write(project / ".git/HEAD", "ref: refs/heads/main\n")
+        made.cloister.directory(project / ".git/objects")
+        made.cloister.directory(project / ".git/refs")
+        up = made.cloister("up", timeout_s=120)
+        assert up.code == 0, up
+        yield made
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes directories that an ordinary user can reach, on a disk: tmpfs maps no owners on older kernels."""
+    import tempfile
+
+    return lambda: Path(tempfile.mkdtemp(prefix="cloister-contract-", dir="/var/tmp"))
