@@ -259,9 +259,12 @@ print(reached)
 """
 
 
-def test_net_7_only_the_services_name_and_port_are_reached(served: Cloister, docker: Engine) -> None:
+@pytest.mark.parametrize("extra", ["", "unsafe_egress = true"])
+def test_net_7_only_the_services_name_and_port_are_reached(
+    served: Cloister, docker: Engine, extra: str
+) -> None:
     """Not its other ports, its address, its network's gateway, a sibling container, nor the host's ports at its address."""
-    declare(served)
+    declare(served, extra)
     assert served("services", "start").code == 0
     docker(
         "run",
