@@ -19,6 +19,7 @@ from cloister.config.directories import Project
 from cloister.config.load import nearest
 from cloister.config.wording import visible
 from cloister.errors import UsageError
+from cloister.images.engine import Engine
 from cloister.policy.service import Service, parse_document
 from cloister.services import call, render, repository, stop
 from cloister.services.inspected import Container
@@ -79,7 +80,7 @@ def execute(arguments: argparse.Namespace) -> int:
         chosen = [service for service in declared if not names or service.name in names]
         _start(chosen, users, project)
         return 0
-    engine = call.find(os.environ, (project.workspace, project.home))
+    engine = _engine(users, project)
     count = stop.by_hand(engine, users, names, tell)
     if arguments.services_command == "rm" and arguments.volumes:
         for volume in stop.remove_volumes(engine, users, names or tuple(one.name for one in declared)):
@@ -87,6 +88,10 @@ def execute(arguments: argparse.Namespace) -> int:
     elif not count:
         print("no service of this project runs")
     return 0
+
+
+def _engine(users: Users, project: Project) -> Engine:
+    return call.find(os.environ, (project.workspace, project.home), users.engine)
 
 
 def _start(chosen: list[Service], users: Users, project: Project) -> None:
@@ -105,7 +110,7 @@ def _named(
     """The names that were typed. UsageError for one that is neither declared nor there."""
     known = {service.name for service in declared}
     if set(names) - known:
-        engine = call.find(os.environ, (project.workspace, project.home))
+        engine = _engine(users, project)
         known |= {
             one.labels.get(render.LABEL_SERVICE, "") for one in call.of_repository(engine, users.repository)
         }
@@ -134,7 +139,7 @@ def _list(declared: tuple[Service, ...], users: Users, project: Project, *, as_j
 
 
 def _seen(declared: tuple[Service, ...], users: Users, project: Project) -> list[_Seen]:
-    engine = call.find(os.environ, (project.workspace, project.home))
+    engine = _engine(users, project)
     with users.locked():
         live = users.live()
     found = {

@@ -26,9 +26,20 @@ _CONNECT_S = 2.0
 _SETTLE_S = 0.2  # an engine's own proxy takes any connection, and ends it when it finds nobody behind
 
 
-def find(environ: Mapping[str, str], untrusted: Sequence[str]) -> Engine:
-    """The engine for services; no program of it is taken from where the sandbox can write. HostError."""
-    return engines.find(None, environ, untrusted=untrusted)
+def find(environ: Mapping[str, str], untrusted: Sequence[str], wanted: str | None) -> Engine:
+    """The engine for services: the one that is `wanted`, else the first that answers. HostError.
+
+    No program is taken from where the sandbox can write.
+    """
+    if wanted in engines.RUNTIMES:
+        return engines.find(wanted, environ, untrusted=untrusted)
+    try:
+        return engines.find(None, environ, untrusted=untrusted)
+    except HostError as first:
+        try:
+            return engines.find(engines.PODMAN, environ, untrusted=untrusted)
+        except HostError:
+            raise first from None
 
 
 def must(engine: Engine, argv: Sequence[str], what: str, *, timeout_s: float = ENGINE_S) -> bytes:

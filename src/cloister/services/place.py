@@ -56,7 +56,7 @@ def find(engine: Engine, service: Service, repository: str, container: Container
     if not any(call.is_here(one) for one in inspected.gateways(described)):
         raise HostError(
             f'service "{service.name}" is where this machine cannot reach it',
-            details=f"the {engine.name} engine has networks of its own: it is rootless, in a VM, or remote",
+            details=f"the {engine.name} engine has networks of its own (rootless, in a VM, remote, or Podman with CNI)",
             resolution=_way_on(service),
         )
     return Place(address=address, ports={port: port for port in service.ports})

@@ -27,7 +27,7 @@ def root(workspace: str) -> str:
         text = files.read_text(f"{workspace}/.git")
     except OSError:
         return workspace
-    if text is None or not text.startswith(_GITDIR) or len(text) > _LIMIT_CHARACTERS:
+    if text is None or not text.startswith(_GITDIR) or len(text) > _LIMIT_CHARACTERS or "\0" in text:
         return workspace
     return (
         _confirmed(workspace, os.path.realpath(os.path.join(workspace, text[len(_GITDIR) :].strip())))
@@ -45,6 +45,6 @@ def _confirmed(workspace: str, directory: str) -> str | None:
         back = files.read_text(f"{directory}/gitdir")
     except OSError:
         return None
-    if back is None or os.path.realpath(back.strip()) != os.path.join(workspace, ".git"):
+    if back is None or "\0" in back or os.path.realpath(back.strip()) != os.path.join(workspace, ".git"):
         return None
     return os.path.dirname(common) if os.path.basename(common) == ".git" else common

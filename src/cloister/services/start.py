@@ -41,6 +41,16 @@ class Start:
     untrusted: tuple[str, ...]
     tell: Callable[[str], None]
     upstream_ca: tuple[str, ...] = ()
+    runtime: str | None = None  # the plan's, if it is an engine
+
+    def engine(self) -> Engine:
+        """The one that runs them already, the plan's, or the first that answers. The lock is held."""
+        in_use = bool(self.users.live()) or self.users.held
+        found = call.find(
+            self.environ, self.untrusted, (self.users.engine if in_use else None) or self.runtime
+        )
+        self.users.use_engine(found.name)
+        return found
 
 
 def ensure(
@@ -50,8 +60,8 @@ def ensure(
 
     `stop.release` is the other end, and may be called without this, or twice.
     """
-    engine = call.find(start.environ, start.untrusted)
     with start.users.locked():
+        engine = start.engine()
         start.users.add(sandbox_id, session)
         try:
             return _started(engine, services, start, others=_others(start.users, sandbox_id))
@@ -63,8 +73,8 @@ def ensure(
 
 def hold(services: Sequence[Service], start: Start) -> dict[str, dict[str, object]]:
     """Make `services` run until `stop.by_hand`, as `cloister services start` does."""
-    engine = call.find(start.environ, start.untrusted)
     with start.users.locked():
+        engine = start.engine()
         held = start.users.held
         start.users.hold()
         try:

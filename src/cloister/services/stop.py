@@ -27,7 +27,7 @@ def release(
                     continue
                 users.remove(sandbox_id)
                 if not users.live() and not users.held:
-                    unused(call.find(environ, ()), users, tell)
+                    unused(call.find(environ, (), users.engine), users, tell)
         except (CloisterError, OSError, ValueError) as error:
             brief = error.brief if isinstance(error, CloisterError) else str(error)
             tell(f"services of {users.repository} may still run: {brief}; see: cloister services list")

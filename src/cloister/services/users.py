@@ -3,6 +3,7 @@
     STATE/services/REPOSITORY/     0700
         .lock                      held while services are started or stopped
         users/SANDBOX              the pid and start time of its session
+        engine                     which engine runs them: "docker" or "podman"
         held                       `cloister services start` was typed: they run without a sandbox
 
 Rule 1: a sandbox whose session is dead uses nothing, whatever its file says.
@@ -78,6 +79,14 @@ class Users:
     @property
     def held(self) -> bool:
         return os.path.exists(os.path.join(self.directory, "held"))
+
+    @property
+    def engine(self) -> str | None:
+        """The engine that runs them, as far as is known."""
+        return files.read_text(os.path.join(self.directory, "engine"))
+
+    def use_engine(self, name: str) -> None:
+        files.write_atomic(os.path.join(self.directory, "engine"), name.encode())
 
     def _lives(self, sandbox_id: str) -> bool:
         text = files.read_text(self._path(sandbox_id)) or ""

@@ -36,13 +36,14 @@ def with_places(
         raise CloisterError(
             "the stored plan is damaged", details=str(error), resolution="run: cloister policy show"
         ) from None
-    further_roots = plan.get("upstream_ca")
+    sandbox, further_roots = plan.get("sandbox"), plan.get("upstream_ca")
     start = Start(
         users=Users.of(project.shared, repository.key(project.workspace)),
         environ=environ,
         untrusted=untrusted,
         tell=tell,
         upstream_ca=tuple(map(str, further_roots)) if isinstance(further_roots, list) else (),
+        runtime=str(sandbox.get("runtime")) if isinstance(sandbox, dict) else None,
     )
     found = ensure(declared, start, sandbox_id=record.sandbox_id, session=record.session)
     hosts = plan.get("hosts")

@@ -249,3 +249,37 @@ def test_ports_of_two_files_that_want_the_same_one_here_are_refused() -> None:
     assert (
         caught.value.brief == "cloister.toml:2: [sandbox] ports: port 3000 of this machine is published twice"
     )
+
+
+SERVICE = '[services.db]\nimage = "postgres:16"\nport = 5432\nenv_from = { PASS = "env:PGPASS" }\n'
+
+
+def test_a_service_is_a_grant_of_its_name_and_ports() -> None:
+    plan = plan_of(project=SERVICE)
+    (rule,) = [grant for grant in plan["policy"]["grants"] if grant["id"] == "service:db"]
+    assert (rule["reach"], rule["name"], rule["ports"], rule["transport"]) == ("exact", "db", [5432], "tcp")
+    assert {"host": "db", "ports": [5432]} in plan["bound"]
+    assert plan["hosts"] == {}, "where it is, is known when it runs"
+    (service,) = plan["services"]
+    assert service["secrets"] == {"PASS": "env:PGPASS"}, "never the value"
+    assert json.loads(json.dumps(plan))
+
+
+@pytest.mark.parametrize("profile", ["offline", "registries"])
+def test_services_are_only_where_something_declared_is_reached(profile: str) -> None:
+    plan = plan_of(project=SERVICE, overrides=Overrides(profile=profile))
+    assert plan["services"] == []
+    assert "service:db" not in ids(parse_policy(plan["policy"]))
+
+
+def test_the_projects_service_replaces_the_users_of_that_name() -> None:
+    plan = plan_of(
+        '[services.db]\nimage = "x"\nport = 1\nkeep = true\n[services.a]\nimage = "y"\nport = 2', SERVICE
+    )
+    found = [(one["name"], one["image"], list(one["ports"]), one["keep"]) for one in plan["services"]]
+    assert found == [("a", "y", [2], False), ("db", "postgres:16", [5432], False)]
+
+
+def test_a_service_whose_name_is_pinned_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="elsewhere"):
+        plan_of('[network.hosts]\ndb = "10.0.0.1"', SERVICE)

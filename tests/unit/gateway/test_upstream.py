@@ -101,6 +101,18 @@ def test_a_pin_may_be_private_and_may_change_the_port(origin: Origin) -> None:
     assert dial(PUBLIC, 443, pins=pins) == "127.0.0.1"
 
 
+def test_a_service_is_at_its_ports_and_nowhere_else(origin: Origin) -> None:
+    """Beside it, on the loopback, are the ports of the host: whatever rule names the service, none of them is dialled."""
+    pins = {HOST.name: Pin(address="127.0.0.1", ports={5432: origin.port})}
+    assert dial(PUBLIC, 5432, pins=pins) == "127.0.0.1"
+    for port in (origin.port, 22, 443):
+        with pytest.raises(UpstreamError, match=f"has no port {port}") as caught:
+            dial(PUBLIC, port, pins=pins)
+        assert caught.value.status == 403
+    with pytest.raises(UpstreamError, match="has no port"):
+        dial(PUBLIC, origin.port, pins={HOST.name: Pin(address="127.0.0.1", port=origin.port, ports={})})
+
+
 def test_families_fall_back(answers: Callable[..., list[str]], origin: Origin) -> None:
     answers("::1", "127.0.0.1")  # nobody listens on ::1
     assert dial(SPLIT, origin.port) == "127.0.0.1"
