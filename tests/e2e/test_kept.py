@@ -298,7 +298,7 @@ def test_cfg_1_a_changed_configuration_makes_it_anew_once_adopted(up: Cloister) 
     before = record(up)["sandbox"]
     up.configure('[sandbox]\nenv = { COLOUR = "blue" }\n')
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "\n"  # what runs is what was started
-    assert up("up").out.endswith("its configuration had changed\n")
+    assert up("up").out.endswith("its configuration or image had changed\n")
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "blue\n"
     assert record(up)["sandbox"] != before
     (up.project / "cloister.toml").rmdir()  # the mount point that keeps the agent from making one
@@ -310,7 +310,7 @@ def test_cfg_1_a_changed_configuration_makes_it_anew_once_adopted(up: Cloister) 
 
 def test_what_up_was_told_counts_for_the_next_one(up: Cloister) -> None:
     assert up("up", "-e", "COLOUR=red", "--profile", "offline").out.endswith(
-        "its configuration had changed\n"
+        "its configuration or image had changed\n"
     )
     assert up("stop").code == 0
     assert up("up").code == 0

@@ -64,6 +64,14 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     return Place(engine=engine, image=image, runtime=oci_runtime.runtime(state_directory))
 
 
+def is_current(
+    container: registry.Container, plan: Plan, facts: Facts, *, state_directory: str, workspace: str
+) -> bool:
+    """Whether a running sandbox was made of the image that its name stands for now."""
+    found = find(plan, facts, state_directory=state_directory, workspace=workspace)
+    return (found.engine.name, found.image.id) == (container.engine, container.image)
+
+
 def run(start: live.Start, place: Place) -> int:
     """Start the sandbox and wait for its end; returns the command's exit code."""
     project, kept, gateway = start.project, start.kept, start.gateway
@@ -92,6 +100,7 @@ def run(start: live.Start, place: Place) -> int:
             engine=place.engine.name,
             program=place.engine.program,
             environment=tuple(place.engine.environment.items()),
+            image=place.image.id,
             has_sh=place.image.has_sh,
             pids=None if limited else spec.limits.pids,
             memory_bytes=None if limited else spec.limits.memory_bytes,
@@ -113,6 +122,7 @@ def run(start: live.Start, place: Place) -> int:
             os.close(gateway.ca_bundle)
             if running.init is not None:
                 waiter.is_started(running.init)
+                live.check_invariants(running.init)
                 if live.has_sibling(start):
                     live.check_mounts(spec, running.init, found_workspace)
             running.release()

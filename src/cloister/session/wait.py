@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from cloister.errors import GatewayError, HostError
 from cloister.runtimes.embedded import Running
+from cloister.sandbox import registry
 from cloister.session.foreground import Signals
 from cloister.session.gateway_process import Gateway
 
@@ -106,7 +107,7 @@ class Waiter:
 
     def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
         """The guard of the mounts, once bubblewrap has made them all: then the sandbox's pid 1 has a child."""
-        if self._init is None or not _children(self._init):
+        if self._init is None or not registry.children(self._init):
             return None
         try:
             guarding = guard(self._init)
@@ -181,18 +182,13 @@ class Waiter:
         if self._init is None:
             return False
         try:
-            children = _children(self._init)
+            children = registry.children(self._init)
             if not children:
                 return False  # bubblewrap is still making the sandbox
             os.kill(children[0], number)
         except (OSError, ValueError):
             return True  # it has ended; poll tells
         return True
-
-
-def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(child) for child in file.read().split()]
 
 
 def _readable(descriptor: int, timeout_ms: int = 0) -> bool:
