@@ -49,6 +49,12 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
         str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
     )
     _check(engine)
+    if sandbox.get("gateway") == "container":
+        raise HostError(
+            "the gateway cannot run in a container yet",
+            details="it runs on this host, and takes the sandbox's sockets over a Unix socket",
+            resolution='set [sandbox] gateway = "host"',
+        )
     named = str(sandbox.get("image") or "")
     ours = named if named in image_names() else "" if named else choose.detected(workspace).image
     try:
