@@ -170,6 +170,8 @@ class Settings:
         managers = packages if isinstance(packages, dict) else {}
         self.package_environment = _table(managers.get("environment"))
         self.package_files = _table(managers.get("files"))
+        unset = managers.get("unset")  # what an image may set, and a sandbox does not hold
+        self.package_unset = tuple(str(name) for name in unset) if isinstance(unset, list) else ()
         signing = plan.get("ssh")
         self.ssh_agent = isinstance(signing, dict) and signing.get("agent") is True
         hosts = signing.get("hosts") if isinstance(signing, dict) else None

@@ -18,7 +18,7 @@ from cloister.images.layer import names as image_names
 from cloister.images.render import tag
 from cloister.runtimes import engine as engines
 from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, seccomp_profile, staging
-from cloister.sandbox import container_view, entry, placeholders, registry
+from cloister.sandbox import container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
@@ -49,6 +49,12 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
         str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
     )
     _check(engine)
+    if sandbox.get("gateway") == "container":
+        raise HostError(
+            "the gateway cannot run in a container yet",
+            details="it runs on this host, and takes the sandbox's sockets over a Unix socket",
+            resolution='set [sandbox] gateway = "host"',
+        )
     named = str(sandbox.get("image") or "")
     ours = named if named in image_names() else "" if named else choose.detected(workspace).image
     try:
@@ -191,6 +197,7 @@ def _launch(start: live.Start, place: Place, *, attached: bool) -> oci.Launch:
         bound=live.bound(start.plan),
         attached=attached,
         terminal=attached and os.isatty(0) and os.isatty(1),
+        unset=view.Settings(start.plan).package_unset,
     )
 
 

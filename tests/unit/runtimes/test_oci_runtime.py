@@ -1,0 +1,61 @@
+"""The image that the holder runs in: what is in it, and that it names what went in."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cloister.runtimes import oci_runtime
+
+
+@pytest.fixture(scope="module")
+def contents() -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(oci_runtime.archive())) as tar:
+        return {f"/{member.name}": member for member in tar}
+
+
+def test_it_holds_what_the_tag_is_made_of(contents: dict[str, tarfile.TarInfo]) -> None:
+    """OWN_MODULES is written down because a start must not look; here it is looked."""
+    prefix = f"{oci_runtime.PACKAGE}/cloister/"
+    ours = {
+        name.removeprefix(prefix)[:-1]
+        for name in contents
+        if name.startswith(prefix) and name.endswith(".pyc")
+    }
+    assert ours == set(oci_runtime.OWN_MODULES)
+
+
+def test_it_holds_one_program_and_nothing_set_user_id(contents: dict[str, tarfile.TarInfo]) -> None:
+    programs = [name for name, member in contents.items() if member.isreg() and "/bin/" in name]
+    assert programs == [os.path.realpath(sys.executable)]
+    assert not [name for name, member in contents.items() if member.mode & 0o7022]
+    assert not [name for name in contents if name.endswith((".py", "/sh"))]
+
+
+def test_the_same_image_twice(tmp_path: Path) -> None:
+    assert oci_runtime.archive() == oci_runtime.archive()
+    first = oci_runtime.runtime(str(tmp_path))
+    assert first == oci_runtime.runtime(str(tmp_path))  # the second from what was stored
+    assert first.tag.startswith("cloister-runtime:")
+
+
+def test_the_loader_of_a_program() -> None:
+    program = Path(os.path.realpath(sys.executable)).read_bytes()
+    assert oci_runtime.interpreter(program).startswith("/lib")
+    assert oci_runtime.interpreter(b"#!/bin/sh\n") == ""
+
+
+def test_its_modules_load_without_their_sources(tmp_path: Path) -> None:
+    """In this interpreter, from the unpacked package alone."""
+    with tarfile.open(fileobj=io.BytesIO(oci_runtime.archive())) as tar:
+        tar.extractall(tmp_path, [one for one in tar if one.name.startswith("cloister/")])
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'cloister')!r}); from cloister.network import holder; print(holder.SOCKET)"
+    python = os.path.realpath(sys.executable)
+    done = subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "control.sock\n", done.stderr
