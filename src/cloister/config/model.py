@@ -54,6 +54,12 @@ class Sandbox(Table):
         'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine).',
         shown='`"host"`',
     )
+    tmp_exec: bool | None = _key(
+        "true or false",
+        None,
+        "Whether programs in a container's `/tmp` may be run: `go run`, `go test` and some builds do.",
+        shown="`false`",
+    )
     profile: str | None = _key(
         "text",
         None,

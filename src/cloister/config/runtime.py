@@ -29,6 +29,7 @@ class Made:
     image: str = ""
     gateway: str = "host"
     workspace: str = "bind"
+    tmp_exec: bool = False
 
     def document(self) -> dict[str, object]:
         """What the plan's "sandbox" value holds of it."""
@@ -37,6 +38,7 @@ class Made:
             "image": self.image,
             "gateway": self.gateway,
             "workspace": self.workspace,
+            "tmp_exec": self.tmp_exec,
         }
 
 
@@ -68,6 +70,8 @@ def _of_file(found: Made, file: Loaded) -> Made:
         found = replace(found, image=_image(table.image, place_of(file, "sandbox", "image")))
     if table.gateway is not None:
         found = replace(found, gateway=_one_of(table.gateway, GATEWAYS, place_of(file, "sandbox", "gateway")))
+    if table.tmp_exec is not None:
+        found = replace(found, tmp_exec=table.tmp_exec)
     if table.workspace is not None:
         place = place_of(file, "sandbox", "workspace")
         found = replace(found, workspace=_one_of(table.workspace, WORKSPACES, place))

@@ -32,6 +32,7 @@ from cloister.values import dataclass
 
 START_TIMEOUT_S = 60.0
 _REMOVE_S = 60.0
+_CALL_S = 0.5  # a holder that runs calls within this; else somebody must watch it
 _NEVER = "0001-01-01"  # Go's time zero
 
 
@@ -64,7 +65,7 @@ class Running:
         self.engine, self.names, self.line = how.engine, how.names, line
         self.attached = how.attached
         self.client: subprocess.Popen[bytes] | None = None
-        self.init: int | None = None
+        self.held = how.image.has_sh  # the command waits for `release`
         self._gate = how.public_directory if how.image.has_sh else None
 
     def release(self) -> None:
@@ -77,6 +78,12 @@ class Running:
             os.close(descriptor)
         for name in (oci_argv.GO, oci_argv.READY):
             files.remove(f"{self._gate}/{name}")
+
+    def init(self) -> int | None:
+        """The agent's first process, as a number of this host; None where it has ended, or is not seen here."""
+        done = self.engine.ask("inspect", "--type=container", "--format={{.State.Pid}}", self.names.agent)
+        text = done.output.decode(errors="replace").strip()
+        return int(text) if text.isdigit() and text != "0" else None
 
     def exit_code(self) -> int:
         """How the agent ended, in the engine's words. HostError if the engine does not know any more."""
@@ -119,7 +126,6 @@ def start(spec: SandboxSpec, how: Launch) -> Running:
         starting.holder_and_agent()
         ready = _make_gate(how) if how.image.has_sh else None
         running.client = starting.agent(ready)
-        running.init = _init(how)
         staging.detach(f"{how.directory}.mounts")
     except BaseException:
         starting.abandon()
@@ -167,13 +173,6 @@ def _make_gate(how: Launch) -> int:
         os.mkfifo(f"{how.public_directory}/{name}")
         os.chmod(f"{how.public_directory}/{name}", 0o666)  # noqa: S103 - as root the agent is another uid
     return os.open(f"{how.public_directory}/{oci_argv.READY}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _init(how: Launch) -> int | None:
-    """The agent's first process, as a number of this host; None where the engine's processes are not seen here."""
-    done = how.engine.ask("inspect", "--type=container", "--format={{.State.Pid}}", how.names.agent)
-    text = done.output.decode(errors="replace").strip()
-    return int(text) if text.isdigit() and text != "0" else None
 
 
 class _Starting:
@@ -283,6 +282,8 @@ class _Starting:
     def _await_call(self) -> None:
         """The holder runs, and has not called yet: until it does. HostError if it ends before."""
         how = self._how
+        if self._poll(self._line.fileno(), limit_s=_CALL_S):
+            return
         watching = self._begin(oci_argv.wait_container(how.names.holder))
         pidfd = os.pidfd_open(watching.pid)
         try:
@@ -353,11 +354,11 @@ class _Starting:
             said = done.errors.decode(errors="replace")
             raise oci_failures.failure(self._how.engine.name, doing, said, image=self._how.image.reference)
 
-    def _poll(self, *descriptors: int) -> set[int]:
+    def _poll(self, *descriptors: int, limit_s: float = START_TIMEOUT_S) -> set[int]:
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
-        return {descriptor for descriptor, _ in poll.poll(self._left_s() * 1000)}
+        return {descriptor for descriptor, _ in poll.poll(min(limit_s, self._left_s()) * 1000)}
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

@@ -7,10 +7,8 @@ Rule 3: what comes from an image is untrusted: sizes have limits, and texts go o
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 
 from cloister.errors import HostError
 from cloister.runtimes import oci_failures, oci_runtime
@@ -112,6 +110,9 @@ def _has(engine: Engine, container: str, path: str) -> bool:
 
 def _text(engine: Engine, container: str, path: str) -> str:
     """A file's text; empty if there is none, or it is too large to be what it should be."""
+    import io  # deferred, both: an image is looked at once
+    import tarfile
+
     archive = _copied(engine, container, path, follow=True)
     if archive is None:
         return ""

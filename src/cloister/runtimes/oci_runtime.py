@@ -10,16 +10,12 @@ Rule 3: the tag names what went in (interpreter, our modules), so a tag that an 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
 import json
-import marshal
 import os
 import struct
 import sys
-import tarfile
 
+from cloister.config.directories import digest
 from cloister.errors import HostError
 from cloister.network import holder
 from cloister.system import files, proc
@@ -92,10 +88,9 @@ def archive() -> bytes:
 
 def _key(python: str) -> str:
     status = os.stat(python)
-    seen = hashlib.sha256(repr((FORMAT, sys.version, python, status.st_size, status.st_mtime_ns)).encode())
-    for name in OWN_MODULES:
-        seen.update(_read(f"{_OWN}/{name}"))
-    return seen.hexdigest()[:16]
+    seen = [repr((FORMAT, sys.version, python, status.st_size, status.st_mtime_ns)).encode()]
+    seen += [_read(f"{_OWN}/{name}") for name in OWN_MODULES]
+    return digest(b"\0".join(seen))[:16]
 
 
 def _look(python: str) -> dict[str, object]:
@@ -149,6 +144,9 @@ def _modules(found: dict[str, object]) -> dict[str, bytes | str]:
 
 def _compiled(source: bytes, place: str) -> bytes:
     """A .pyc that is never compared with a source (PEP 552: unchecked, hash-based)."""
+    import importlib.util  # deferred, both: made once for each engine
+    import marshal
+
     code = compile(source, place, "exec", dont_inherit=True, optimize=0)
     head = importlib.util.MAGIC_NUMBER + struct.pack("<I", 0b01) + importlib.util.source_hash(source)
     return head + marshal.dumps(code)
@@ -179,6 +177,9 @@ def interpreter(program: bytes) -> str:
 
 def _tar(contents: dict[str, bytes | str], *, directories: tuple[str, ...]) -> bytes:
     """The same bytes for the same contents."""
+    import io  # deferred, both: made once for each engine
+    import tarfile
+
     wanted = set(directories)
     for path in contents:
         parent = os.path.dirname(path)

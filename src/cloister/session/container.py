@@ -13,15 +13,13 @@ from contextlib import suppress
 
 from cloister.audit.log import Event
 from cloister.errors import CloisterError, HostError
-from cloister.images import choose
-from cloister.images.layer import names as image_names
-from cloister.images.render import tag
 from cloister.runtimes import engine as engines
 from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, seccomp_profile, staging
 from cloister.sandbox import container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
+from cloister.sandbox.spec import SandboxSpec
 from cloister.session import live
 from cloister.session.terminal import Terminal
 from cloister.session.wait import Waiter
@@ -56,9 +54,9 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
             resolution='set [sandbox] gateway = "host"',
         )
     named = str(sandbox.get("image") or "")
-    ours = named if named in image_names() else "" if named else choose.detected(workspace).image
+    ours, reference = _reference(named, workspace)
     try:
-        image = oci_image.look(engine, tag(ours) if ours else named, state_directory)
+        image = oci_image.look(engine, reference, state_directory)
     except HostError as error:
         if not ours or "is not there" not in error.brief:
             raise
@@ -76,6 +74,18 @@ def is_current(
     """Whether a running sandbox was made of the image that its name stands for now."""
     found = find(plan, facts, state_directory=state_directory, workspace=workspace)
     return (found.engine.name, found.image.id) == (container.engine, container.image)
+
+
+def _reference(named: str, workspace: str) -> tuple[str, str]:
+    """The image's name among ours, or "", and how the engine knows it."""
+    if named and not named.isalpha():  # ours are plain words
+        return "", named
+    from cloister.images import choose, layer, render  # deferred: they parse all layers
+
+    if named and named not in layer.names():
+        return "", named
+    ours = named or choose.detected(workspace).image
+    return ours, render.tag(ours)
 
 
 def run(start: live.Start, place: Place) -> int:
@@ -126,11 +136,11 @@ def run(start: live.Start, place: Place) -> int:
             raise
         try:
             os.close(gateway.ca_bundle)
-            if running.init is not None:
-                waiter.is_started(running.init)
-                live.check_invariants(running.init)
-                if live.has_sibling(start):
-                    live.check_mounts(spec, running.init, found_workspace)
+            if (init := running.init()) is not None:  # None: the engine's processes are not seen here
+                waiter.is_started(init)
+                live.check_invariants(init)
+            if live.has_sibling(start):
+                _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
                 start.on_started()
@@ -209,6 +219,19 @@ def _profile(directory: str) -> str:
         files.make_private_directory(directory)
         files.write_atomic(path, text.encode())
     return path
+
+
+def _check_mounts(
+    init: int | None, running: oci.Running, spec: SandboxSpec, found_workspace: os.stat_result
+) -> None:
+    """See `mount_check.py`. What cannot be looked at, or cannot be held back, does not run beside another sandbox."""
+    if init is None or not running.held:
+        raise HostError(
+            "another sandbox of this workspace is alive, and whether it disturbs this one cannot be seen",
+            details="the image has no /bin/sh, or the engine's processes are not visible here",
+            resolution="stop the other sandbox, and start this one again",
+        )
+    live.check_mounts(spec, init, found_workspace)
 
 
 def _wait(waiter: Waiter, running: oci.Running, start: live.Start) -> int:
