@@ -126,6 +126,9 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
         rendered.append("--ulimit=core=0:0")
     rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
+    # Docker takes a variable of the image away where its client has no value for the name.
+    taken = "--unsetenv" if host.engine == PODMAN else "--env"
+    rendered += [f"{taken}={name}" for name in spec.unset]
     rendered += _mounts(spec, host)
     command = _command(spec, agent, host)
     return [*rendered, f"--entrypoint={command[0]}", agent.image, *command[1:]]

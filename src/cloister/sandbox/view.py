@@ -170,6 +170,8 @@ class Settings:
         managers = packages if isinstance(packages, dict) else {}
         self.package_environment = _table(managers.get("environment"))
         self.package_files = _table(managers.get("files"))
+        unset = managers.get("unset")
+        self.package_unset = tuple(map(str, unset)) if isinstance(unset, list) else ()
         signing = plan.get("ssh")
         self.ssh_agent = isinstance(signing, dict) and signing.get("agent") is True
         hosts = signing.get("hosts") if isinstance(signing, dict) else None
