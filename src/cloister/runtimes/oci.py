@@ -55,7 +55,6 @@ class Launch:
     bound: list[tuple[int, list[int]]]
     attached: bool
     terminal: bool
-    unset: tuple[str, ...] = ()  # variables that the image may set in vain
 
 
 class Running:
@@ -248,7 +247,6 @@ class _Starting:
                 seccomp=how.seccomp,
                 environment=descriptor,
                 passed=tuple(name for name, _ in others),
-                unset=tuple(name for name in how.unset if name not in how.engine.environment),
                 terminal=how.terminal,
                 stdin=how.attached,
                 gated=how.image.has_sh,

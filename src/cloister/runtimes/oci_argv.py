@@ -61,13 +61,12 @@ class Holder:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """How the agent's container is made beside its spec. `environment` is the descriptor of its environment file,
-    `passed` the names whose values the client's own environment holds, `unset` those that the image may set in vain."""
+    `passed` the names whose values the client's own environment holds."""
 
     image: str
     seccomp: str
     environment: int
     passed: tuple[str, ...] = ()
-    unset: tuple[str, ...] = ()
     terminal: bool = False
     stdin: bool = False
     gated: bool = True
@@ -129,7 +128,7 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
     # Docker takes a name that its client's environment lacks for "unset it" (moby, ReplaceOrAppendEnvVars).
     option = "unsetenv" if host.engine == PODMAN else "env"
-    rendered += [f"--{option}={name}" for name in agent.unset]
+    rendered += [f"--{option}={name}" for name in spec.unset]
     rendered += _mounts(spec, host)
     command = _command(spec, agent, host)
     return [*rendered, f"--entrypoint={command[0]}", agent.image, *command[1:]]

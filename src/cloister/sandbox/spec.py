@@ -108,7 +108,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
-    """A sandbox that a runtime can start. `uid`, `gid` and `user_name` are what the agent sees."""
+    """A sandbox that a runtime can start. `uid`, `gid` and `user_name` are what the agent sees.
+
+    `unset`: variables that an image may set, and that do not hold.
+    """
 
     id: str
     hostname: str
@@ -122,3 +125,4 @@ class SandboxSpec:
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[Mount, ...]
     limits: Limits
+    unset: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from cloister.audit.log import Event
 from cloister.errors import CloisterError, HostError
 from cloister.runtimes import engine as engines
 from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, seccomp_profile, staging
-from cloister.sandbox import container_view, entry, placeholders, registry, view
+from cloister.sandbox import container_view, entry, placeholders, registry
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
@@ -207,7 +207,6 @@ def _launch(start: live.Start, place: Place, *, attached: bool) -> oci.Launch:
         bound=live.bound(start.plan),
         attached=attached,
         terminal=attached and os.isatty(0) and os.isatty(1),
-        unset=view.Settings(start.plan).package_unset,
     )
 
 
