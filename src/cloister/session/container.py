@@ -19,6 +19,7 @@ from cloister.sandbox import container_view, entry, placeholders, registry
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
+from cloister.sandbox.protect import Protection
 from cloister.sandbox.spec import SandboxSpec
 from cloister.session import live
 from cloister.session.terminal import Terminal
@@ -137,14 +138,14 @@ def run(start: live.Start, place: Place) -> int:
         try:
             os.close(gateway.ca_bundle)
             if (init := running.init()) is not None:  # None: the engine's processes are not seen here
-                waiter.is_started(init)
+                waiter.is_started(init, made=True)
                 live.check_invariants(init)
             if live.has_sibling(start):
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
                 start.on_started()
-            code = _wait(waiter, running, start)
+            code = _wait(waiter, running, start, found)
         except BaseException:
             running.kill()
             raise
@@ -233,7 +234,7 @@ def _check_mounts(
     live.check_mounts(spec, init, found_workspace)
 
 
-def _wait(waiter: Waiter, running: oci.Running, start: live.Start) -> int:
+def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protection) -> int:
     if running.client is None or running.line.connection is None:
         raise TypeError("the sandbox has not been started")
 
@@ -246,7 +247,13 @@ def _wait(waiter: Waiter, running: oci.Running, start: live.Start) -> int:
             resolution="start it again; see whether the engine is well",
         )
 
-    waiter.until_ended(running.client.pid, start.gateway, running.line.connection.fileno(), holder_ended)
+    waiter.until_ended(
+        running.client.pid,
+        start.gateway,
+        running.line.connection.fileno(),
+        holder_ended,
+        lambda init: live.guard(start, found, init),
+    )
     proc.reap(running.client, timeout_s=_END_S)
     code = running.exit_code()
     running.line.close()

@@ -114,7 +114,7 @@ def run(start: Start) -> int:
             kept.update(others=processes(gateway.pid, running.pid))
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
-            code = waiter.wait(running, gateway, lambda init: _guard(start, found, init))
+            code = waiter.wait(running, gateway, lambda init: guard(start, found, init))
         except BaseException:
             # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
             waiter.kill(running)
@@ -123,7 +123,8 @@ def run(start: Start) -> int:
     return code
 
 
-def _guard(start: Start, found: Protection, init: int) -> Guard:
+def guard(start: Start, found: Protection, init: int) -> Guard:
+    """Who puts back what the host takes away, of a sandbox that is made."""
     from cloister.runtimes import mount_guard  # not for a command that ends at once
 
     place = mount_guard.Place(
