@@ -158,13 +158,6 @@ def remove(engine: str, names: Names) -> list[list[str]]:
     return [[*options, names.agent, names.holder]]
 
 
-def containers_of(sandbox: str = "") -> list[str]:
-    """List the containers of one sandbox, or of all, running or not: "NAME sandbox" each."""
-    of_one = f"={sandbox}" if sandbox else ""
-    template = '{{.Names}} {{.Label "' + SANDBOX_LABEL + '"}}'
-    return ["ps", "--all", f"--filter=label={SANDBOX_LABEL}{of_one}", f"--format={template}"]
-
-
 def mount(source: str, target: str, *, writable: bool) -> str:
     """The value of `--mount` for a directory or file of the host: one line of CSV (RFC 4180)."""
     fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
