@@ -61,12 +61,13 @@ class Holder:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """How the agent's container is made beside its spec. `environment` is the descriptor of its environment file,
-    `passed` the names whose values the client's own environment holds."""
+    `passed` the names whose values the client's own environment holds, `unset` those that the image may set in vain."""
 
     image: str
     seccomp: str
     environment: int
     passed: tuple[str, ...] = ()
+    unset: tuple[str, ...] = ()
     terminal: bool = False
     stdin: bool = False
     gated: bool = True
@@ -128,7 +129,7 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
     # Docker takes a name that its client's environment lacks for "unset it" (moby, ReplaceOrAppendEnvVars).
     option = "unsetenv" if host.engine == PODMAN else "env"
-    rendered += [f"--{option}={name}" for name in spec.unset]
+    rendered += [f"--{option}={name}" for name in agent.unset]
     rendered += _mounts(spec, host)
     command = _command(spec, agent, host)
     return [*rendered, f"--entrypoint={command[0]}", agent.image, *command[1:]]
@@ -155,13 +156,6 @@ def remove(engine: str, names: Names) -> list[list[str]]:
     if engine == PODMAN:
         return [[*options, "--time=0", names.agent], [*options, "--time=0", names.holder]]
     return [[*options, names.agent, names.holder]]
-
-
-def containers_of(sandbox: str = "") -> list[str]:
-    """List the containers of one sandbox, or of all, running or not: "NAME sandbox" each."""
-    of_one = f"={sandbox}" if sandbox else ""
-    template = '{{.Names}} {{.Label "' + SANDBOX_LABEL + '"}}'
-    return ["ps", "--all", f"--filter=label={SANDBOX_LABEL}{of_one}", f"--format={template}"]
 
 
 def mount(source: str, target: str, *, writable: bool) -> str:

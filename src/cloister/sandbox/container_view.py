@@ -58,7 +58,6 @@ def build(
         *view.taken_away(scan),
     ]
     view.prepare_home(home_directory, facts.home, (workspace, *scan.beside), mounts)
-    variables = _environment(facts, found, settings, scan, sandbox_id)
     return SandboxSpec(
         id=sandbox_id,
         hostname=view.HOSTNAME,
@@ -69,10 +68,9 @@ def build(
         workspace=workspace,
         cwd=cwd if view.is_there(cwd, workspace, source) else workspace,
         command=command,
-        environment=variables,
+        environment=_environment(facts, found, settings, scan, sandbox_id),
         mounts=tuple(mounts),
         limits=settings.limits,
-        unset=tuple(name for name in settings.package_unset if name not in dict(variables)),
     )
 
 

@@ -108,10 +108,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSpec:
-    """A sandbox that a runtime can start. `uid`, `gid` and `user_name` are what the agent sees.
-
-    `unset`: variables that an image may set, and that do not hold.
-    """
+    """A sandbox that a runtime can start. `uid`, `gid` and `user_name` are what the agent sees."""
 
     id: str
     hostname: str
@@ -125,4 +122,3 @@ class SandboxSpec:
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[Mount, ...]
     limits: Limits
-    unset: tuple[str, ...] = ()

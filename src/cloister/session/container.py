@@ -14,8 +14,8 @@ from contextlib import suppress
 from cloister.audit.log import Event
 from cloister.errors import CloisterError, HostError
 from cloister.runtimes import engine as engines
-from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, seccomp_profile, staging
-from cloister.sandbox import container_view, entry, placeholders, registry
+from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, oci_start, seccomp_profile, staging
+from cloister.sandbox import container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
@@ -95,42 +95,19 @@ def run(start: live.Start, place: Place) -> int:
     sandbox_id = kept.record.sandbox_id
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
-    found = live.scan_workspace(start)
-    spec = container_view.build(
-        plan=start.plan,
-        facts=_agent(start.facts, start.source),
-        found=place.image,
-        scan=found,
-        sandbox_id=sandbox_id,
-        command=start.command,
-        cwd=start.cwd,
-        public_directory=start.public_directory,
-        home_directory=project.home,
-        workspace_source=start.source,
-    )
-    limited = place.engine.limits
-    kept.update(
-        others=live.processes(gateway.pid),
-        nested=tuple(sorted(found.nested)),
-        launched=not live.is_private(start),
-        container=registry.Container(
-            engine=place.engine.name,
-            program=place.engine.program,
-            environment=tuple(place.engine.environment.items()),
-            image=place.image.id,
-            has_sh=place.image.has_sh,
-            pids=None if limited else spec.limits.pids,
-            memory_bytes=None if limited else spec.limits.memory_bytes,
-        ),
-    )
-    entry.store(f"{start.public_directory}{entry.SUFFIX}", entry.of(spec, seccomp_file="", cgroup=""))
-    placeholders.acquire(project.shared, sandbox_id, found.placeholders)
-    audit = live.begin_audit(project, sandbox_id)
-    live.pass_agent(start)
-    attached = start.on_started is None
+    kept.update(others=live.processes(gateway.pid), container=_recorded(start, place))
+    starting = oci_start.Starting(_launch(start, place))  # its network takes as long as all that follows here
+    try:
+        found = live.scan_workspace(start)
+        spec = _spec(start, place, found)
+        audit = live.begin_audit(project, sandbox_id)
+        live.pass_agent(start)
+    except BaseException:
+        starting.abandon()
+        raise
     with Terminal():
         try:
-            running = oci.start(spec, _launch(start, place, attached=attached))
+            running = starting.start(spec)
         except HostError as error:
             if gateway.has_ended():
                 raise gateway.died(error.details) from error
@@ -151,6 +128,41 @@ def run(start: live.Start, place: Place) -> int:
             raise
     audit.write(Event(kind="end", status=code))
     return code
+
+
+def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
+    """Put together what the sandbox sees; the workspace's protection is made."""
+    kept = start.kept
+    kept.update(nested=tuple(sorted(found.nested)), launched=not live.is_private(start))
+    spec = container_view.build(
+        plan=start.plan,
+        facts=_agent(start.facts, start.source),
+        found=place.image,
+        scan=found,
+        sandbox_id=kept.record.sandbox_id,
+        command=start.command,
+        cwd=start.cwd,
+        public_directory=start.public_directory,
+        home_directory=start.project.home,
+        workspace_source=start.source,
+    )
+    entry.store(f"{start.public_directory}{entry.SUFFIX}", entry.of(spec, seccomp_file="", cgroup=""))
+    placeholders.acquire(start.project.shared, kept.record.sandbox_id, found.placeholders)
+    return spec
+
+
+def _recorded(start: live.Start, place: Place) -> registry.Container:
+    """How later commands reach it; limits that the engine cannot hold are theirs to set."""
+    limits, held = view.Settings(start.plan).limits, place.engine.limits
+    return registry.Container(
+        engine=place.engine.name,
+        program=place.engine.program,
+        environment=tuple(place.engine.environment.items()),
+        image=place.image.id,
+        has_sh=place.image.has_sh,
+        pids=None if held else limits.pids,
+        memory_bytes=None if held else limits.memory_bytes,
+    )
 
 
 def remove(record: registry.Record, tell: Callable[[str], None]) -> None:
@@ -194,7 +206,8 @@ def _agent(facts: Facts, source: str) -> Facts:
     return replace(facts, uid=uid, gid=gid)
 
 
-def _launch(start: live.Start, place: Place, *, attached: bool) -> oci.Launch:
+def _launch(start: live.Start, place: Place) -> oci.Launch:
+    attached = start.on_started is None
     return oci.Launch(
         engine=place.engine,
         names=oci_exec_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id),
@@ -208,6 +221,8 @@ def _launch(start: live.Start, place: Place, *, attached: bool) -> oci.Launch:
         bound=live.bound(start.plan),
         attached=attached,
         terminal=attached and os.isatty(0) and os.isatty(1),
+        hostname=view.HOSTNAME,
+        unset=view.Settings(start.plan).package_unset,
     )
 
 
