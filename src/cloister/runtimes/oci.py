@@ -239,6 +239,7 @@ class _Starting:
     def _create_agent(self) -> subprocess.Popen[bytes]:
         how = self._how
         text, others = oci_exec_argv.environment_file(self._spec.environment)
+        set_here = dict(self._spec.environment)  # the user may set what the image may not
         others = tuple((name, value) for name, value in others if name not in how.engine.environment)
         descriptor = os.memfd_create("cloister-environment")
         try:
@@ -249,7 +250,7 @@ class _Starting:
                 seccomp=how.seccomp,
                 environment=descriptor,
                 passed=tuple(name for name, _ in others),
-                unset=tuple(name for name in how.unset if name not in how.engine.environment),
+                unset=tuple(name for name in how.unset if name not in {**how.engine.environment, **set_here}),
                 terminal=how.terminal,
                 stdin=how.attached,
                 gated=how.image.has_sh,
