@@ -219,7 +219,6 @@ def test_an_opt_out_takes_away_what_the_image_says(
     ours = '[sandbox.env]\nPIP_ONLY_BINARY = "x"\n[packages]\nsdists = true\n'
     cloister.configure(ours)
     assert in_container(cloister, engine, "echo $PIP_ONLY_BINARY $UV_NO_BUILD") == "x", "the user's own stays"
-    cloister.configure("[packages]\ninstall_scripts = true\n")
     cloister.configure("[packages]\ninstall_scripts = true\nsdists = true\n")
     # Not reversed: the project may be stricter.
     cloister.write(cloister.project / ".npmrc", "ignore-scripts=true\n")
