@@ -46,15 +46,10 @@ def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
 
 
 def _look_inside(engine: Engine, id_: str, reference: str, variables: dict[str, str]) -> image.Image:
-    arguments = [
-        "create",
-        "--pull=never",
-        "--network=none",
-        "--label=dev.cloister.look=1",
-        "--entrypoint=/-",
-        id_,
-    ]
-    made = engine.ask(*arguments)
+    # A name of its own: what a killed look has left is found by the next one of that image.
+    name = f"cloister-look-{_file_name(id_)[:12]}"
+    engine.ask("rm", "--force", "--volumes", name)
+    made = engine.ask("create", f"--name={name}", "--pull=never", "--network=none", "--entrypoint=/-", id_)
     if made.code:
         raise oci_failures.failure(
             engine.name,
@@ -62,7 +57,7 @@ def _look_inside(engine: Engine, id_: str, reference: str, variables: dict[str, 
             made.errors.decode(errors="replace"),
             image=reference,
         )
-    container = made.output.decode().split()[-1]
+    container = name
     try:
         path = tuple(part for part in variables.get("PATH", "").split(":") if part.startswith("/"))
         path = path or image.DEFAULT_PATH

@@ -93,6 +93,11 @@ def run(start: live.Start, place: Place) -> int:
     """Start the sandbox and wait for its end; returns the command's exit code."""
     project, kept, gateway = start.project, start.kept, start.gateway
     sandbox_id = kept.record.sandbox_id
+    if start.on_started is not None and not place.image.has_sleep:
+        raise HostError(
+            f"the image {place.image.reference!r} has no `sleep`, by which a sandbox stays",
+            resolution="run its program in a sandbox of its own: cloister run -- PROGRAM",
+        )
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
     kept.update(others=live.processes(gateway.pid), container=_recorded(start, place))
