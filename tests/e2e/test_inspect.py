@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_its_own_checks(inspect_ai: Cloister) -> None:
     done = inspect_ai("-m", "pytest", "-q", "-rx", "-p", "no:cacheprovider", "conformance.py", timeout_s=500)
     assert done.code == 0, done.out[-5000:]
     assert "1 xfailed" in done.out, done.out[-500:]  # test_exec_as_user
-    assert "57 passed" in done.out, done.out[-500:]
+    assert "55 passed" in done.out, done.out[-500:]
     assert of_samples(left(inspect_ai)) == []
     assert not Path("/var/tmp/planted").exists()
 
@@ -107,4 +108,8 @@ def test_an_evaluation_that_is_interrupted_leaves_nothing(inspect_ai: Cloister) 
 
 def sleeping(world: Cloister) -> bool:
     """Whether the last call of the task has begun."""
-    return any(b"sleep\x001000" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in world.processes())
+    for pid in world.processes():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001000\x00":
+                return True
+    return False

@@ -70,7 +70,7 @@ async def test_fs_3_what_the_agent_writes_does_not_run_on_the_host(sandbox_env: 
         await sandbox_env.write_file(name, planted)
     where = (await sandbox_env.exec(["pwd"])).stdout.strip()
     done = await sandbox_env.exec(["true"], env={"PYTHONPATH": where, "PATH": where})
-    assert (done.returncode, done.stderr) == (127, "cloister: 'true' was not found in the sandbox's PATH\n")
+    assert done.returncode == 127, done  # there: its PATH is the one that was given
 
 
 async def test_k_7_a_daemon_ends_with_the_command_that_is_late(sandbox_env: SandboxEnvironment) -> None:
