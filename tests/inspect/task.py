@@ -25,7 +25,7 @@ def kept():  # type: ignore[no-untyped-def]  # inspect-ai's own types are not in
     return score
 
 
-@task  # type: ignore[untyped-decorator]  # inspect_ai is not installed where types are checked
+@task
 def copying() -> Task:
     outputs = [ModelOutput.for_tool_call("mockllm/model", "bash", {"command": call}) for call in CALLS]
     outputs.append(ModelOutput.from_content("mockllm/model", "done"))
