@@ -45,7 +45,8 @@ class Starting:
             spec = _stage(spec, how)
             self._both(spec)
             running.client = self._agent(_make_gate(how) if how.image.has_sh else None)
-            staging.detach(f"{how.directory}.mounts")
+            if how.image.has_sh:  # it waits at the gate, all mounted; else `remove_files` does it in the end
+                staging.detach(f"{how.directory}.mounts")
         except BaseException:
             self.abandon()
             running.kill()
