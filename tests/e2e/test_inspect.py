@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Cloister
 from tests.e2e.test_lifecycle import eventually
+from tests.engines import IMAGE, Engine, docker  # noqa: F401  # a fixture
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
 FILES = ROOT / "tests/inspect"
@@ -69,6 +70,21 @@ def of_samples(names: list[str]) -> list[str]:
 
 
 def test_its_own_checks(inspect_ai: Cloister) -> None:
+    check(inspect_ai)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("identity", ["root"], indirect=True)
+def test_its_own_checks_in_docker(inspect_ai: Cloister, docker: Engine) -> None:  # noqa: F811
+    inspect_ai.extra_environment |= {
+        "CLOISTER_TEST_RUNTIME": "docker",
+        "CLOISTER_TEST_IMAGE": IMAGE,
+        "DOCKER_HOST": docker.environment["DOCKER_HOST"],
+    }
+    check(inspect_ai)
+
+
+def check(inspect_ai: Cloister) -> None:
     done = inspect_ai("-m", "pytest", "-q", "-rx", "-p", "no:cacheprovider", "conformance.py", timeout_s=500)
     assert done.code == 0, done.out[-5000:]
     assert "1 xfailed" in done.out, done.out[-500:]  # test_exec_as_user
@@ -87,7 +103,8 @@ def test_an_evaluation(inspect_ai: Cloister) -> None:
     assert sample["scores"]["kept"]["value"] == 1
     first, second, *_ = [one["content"] for one in sample["messages"] if one["role"] == "tool"]
     assert first.startswith(str(inspect_ai.base / "tmp/cloister-inspect-"))
-    assert second.strip().endswith("agent")
+    user = "agent" if inspect_ai.identity.uid == 0 else inspect_ai.identity.name
+    assert second.strip().endswith(f"\n{user}")
     assert of_samples(left(inspect_ai)) == []
 
 

@@ -357,3 +357,13 @@ def test_stop_gives_processes_time(up: Cloister) -> None:
     assert up("stop").code == 0
     process.communicate(timeout=20)
     assert (up.project / "end").read_text() == "bye\n"
+
+
+def test_variables_from_a_file(up: Cloister) -> None:
+    file = up.write(up.home / "variables", "TOKEN=a=b\nc\0COLOUR=red\0")
+    done = up("exec", "--env-from", str(file), "-e", "COLOUR=blue", "--", "sh", "-c", 'echo "$TOKEN" $COLOUR')
+    assert (done.code, done.out) == (0, "a=b\nc blue\n")
+    up.write(file, "TOKEN\0")
+    wrong = up("exec", "--env-from", str(file), "true")
+    assert (wrong.code, "'TOKEN' is not NAME=VALUE" in wrong.err) == (2, True), wrong
+    assert "variables" in up("exec", "--env-from", str(file) + "x", "true").err
