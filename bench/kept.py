@@ -72,6 +72,8 @@ def rows(world: World, *, rounds: int, runs: int, at_once: int, runtimes: Sequen
                 ways.append(_devcontainer(world, docker))
             except UnavailableError as error:
                 result.append(not_measured("devcontainer", str(error)))
+        for way in ways:
+            stack.callback(_give_up, way)
         times = _measure(ways, rounds=rounds, runs=runs)
         _measure_srt(world, times, runs, result)
         for runtime in chosen:
@@ -181,6 +183,19 @@ def _measure_srt(world: World, times: Times, runs: int, result: list[Row]) -> No
         start = time.perf_counter()
         _run(way, command)
         times.add("exec", way.name, start)
+
+
+def _give_up(way: Way) -> None:
+    """Nothing stays where a measurement has failed on the way."""
+    subprocess.run(
+        list(way.down),
+        cwd=way.directory,
+        env=dict(way.environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
 
 
 def _run(way: Way, argv: Sequence[str]) -> None:
