@@ -13,12 +13,14 @@ import os
 from cloister.errors import HostError
 from cloister.runtimes import oci_failures, oci_runtime
 from cloister.runtimes.engine import Engine
-from cloister.sandbox import image
+from cloister.sandbox import image, registry
 from cloister.system import files
 from cloister.values import replace
 
 _TEXT_LIMIT_BYTES = 1 << 18
 _IMPORT_S = 120.0
+_LOOK = "cloister-look-"  # then who looks: pid, start time; and random digits
+_NOT_THERE = ("could not find", "could not be found", "no such file", "not a directory")
 
 
 def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
@@ -46,9 +48,10 @@ def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
 
 
 def _look_inside(engine: Engine, id_: str, reference: str, variables: dict[str, str]) -> image.Image:
-    # A name of its own: what a killed look has left is found by the next one of that image.
-    name = f"cloister-look-{_file_name(id_)[:12]}"
-    engine.ask("rm", "--force", "--volumes", name)
+    _remove_dead_looks(engine)
+    me = registry.identify(os.getpid())
+    started = me.started if me is not None else 0
+    name = f"{_LOOK}{os.getpid()}-{started}-{os.urandom(3).hex()}"
     made = engine.ask("create", f"--name={name}", "--pull=never", "--network=none", "--entrypoint=/-", id_)
     if made.code:
         raise oci_failures.failure(
@@ -81,6 +84,17 @@ def _look_inside(engine: Engine, id_: str, reference: str, variables: dict[str, 
         )
     finally:
         engine.ask("rm", "--force", "--volumes", container)
+
+
+def _remove_dead_looks(engine: Engine) -> None:
+    """Remove what a look has left whose process was killed; those of others who look right now stay."""
+    listing = engine.ask("ps", "--all", f"--filter=name={_LOOK}", "--format={{.Names}}")
+    for name in listing.output.decode(errors="replace").split():
+        words = name.removeprefix(_LOOK).split("-")
+        if name.startswith(_LOOK) and len(words) == 3 and words[0].isdecimal() and words[1].isdecimal():
+            process = registry.Process(pid=int(words[0]), started=int(words[1]))
+            if not registry.alive(process):
+                engine.ask("rm", "--force", "--volumes", name)
 
 
 def import_runtime(engine: Engine, runtime: oci_runtime.Runtime) -> None:
@@ -125,7 +139,14 @@ def _text(engine: Engine, container: str, path: str) -> str:
 def _copied(engine: Engine, container: str, path: str, *, follow: bool = False) -> bytes | None:
     options = ["--follow-link"] if follow and engine.name == "docker" else []
     done = engine.ask("cp", *options, f"{container}:{path}", "-")
-    return done.output if done.code == 0 else None
+    if done.code == 0:
+        return done.output
+    said = done.errors.decode(errors="replace")
+    if not any(
+        sign in said.lower() for sign in _NOT_THERE
+    ):  # what is not known is not taken for absent, and kept
+        raise oci_failures.failure(engine.name, f"look for {path!r} in the image", said)
+    return None
 
 
 def _load(path: str) -> image.Image | None:
