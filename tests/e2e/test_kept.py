@@ -193,6 +193,8 @@ def test_streams_variables_and_directories(up: Cloister) -> None:
         "exec", "-e", "A=1", "-e", "MINE", "sh", "-c", "echo $A $MINE $HOME", environment={"MINE": "2"}
     )
     assert shown.out == f"1 2 {up.home}\n"
+    missing = up("exec", "-w", "/no/such/place", "pwd")
+    assert (missing.code, missing.out, "'/no/such/place'" in missing.err) == (125, "", True), missing
     wrong = up("exec", "-w", "relative", "pwd")
     assert (wrong.code, "not an absolute path" in wrong.err) == (2, True)
 

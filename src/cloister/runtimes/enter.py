@@ -58,6 +58,7 @@ class _Start:
     argv: list[str]
     environment: dict[str, str]
     directory: str
+    elsewhere: bool
     seccomp: bytes
 
 
@@ -66,9 +67,17 @@ class GoneError(Exception):
 
 
 def enter(
-    init: Process, entry: Entry, *, command: tuple[str, ...], environment: dict[str, str], directory: str
+    init: Process,
+    entry: Entry,
+    *,
+    command: tuple[str, ...],
+    environment: dict[str, str],
+    directory: str,
+    elsewhere: bool = True,
 ) -> Entered:
     """Start `command` in the sandbox whose pid 1 is `init`, with this process's standard streams.
+
+    Where there is no such directory in the sandbox, it starts in "/" if it may be `elsewhere`, and not at all if not.
 
     GoneError if the sandbox does not live; HostError if the kernel refuses.
     """
@@ -77,6 +86,7 @@ def enter(
             argv=start_script.start_argv(command, pids=entry.pids, memory_bytes=entry.memory_bytes),
             environment=environment,
             directory=directory,
+            elsewhere=elsewhere,
             seccomp=file.read(),
         )
         reading, writing = os.pipe()
@@ -207,7 +217,7 @@ def _become(how: _Start, ready: int) -> None:
                 and signal.getsignal(number) is not signal.SIG_DFL
             ):
                 _reset(number)
-        _chdir(how.directory)
+        _chdir(how.directory, elsewhere=how.elsewhere)
         os.closerange(_FIRST_AFTER_STANDARD, _DESCRIPTORS)  # nothing is inherited by mistake (ATTACKS K-5)
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
         linux.drop_capabilities()
@@ -226,10 +236,12 @@ def _reset(number: int) -> None:
         return  # one of those that libc keeps for itself
 
 
-def _chdir(directory: str) -> None:
+def _chdir(directory: str, *, elsewhere: bool) -> None:
     try:
         os.chdir(directory)
     except OSError:
+        if not elsewhere:
+            raise
         os.chdir("/")  # it was removed inside
 
 

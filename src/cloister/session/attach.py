@@ -55,6 +55,7 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
                 command=command.argv,
                 environment=variables,
                 directory=command.directory or here(how.workspace),
+                elsewhere=not command.directory,
             )
         except enter.GoneError:
             raise gone(record) from None
