@@ -43,7 +43,7 @@ format: setup        ## rewrite the sources in the project's format
 demo: setup          ## the main job, visibly: a scripted agent in a sandbox
 	@PATH="$(abspath $(BIN)):$$PATH" demo/run.sh
 
-bench: setup         ## figures of this machine beside bubblewrap, sandbox-runtime and mitmproxy, in one run
+bench: setup         ## figures of this machine beside bubblewrap, sandbox-runtime, docker, the devcontainer CLI and mitmproxy, in one run
 	@$(BIN)/python bench/run.py
 
 lock: setup          ## renew the hashed lock files from pyproject.toml

@@ -72,8 +72,12 @@ def world() -> World:
     return World(base=base)
 
 
+def cloister_program() -> str:
+    return os.path.join(os.path.dirname(sys.executable), "cloister")
+
+
 def cloister_argv(*command: str) -> list[str]:
-    return [os.path.join(os.path.dirname(sys.executable), "cloister"), "run", "--", *command]
+    return [cloister_program(), "run", "--", *command]
 
 
 def bwrap_argv(*command: str) -> list[str]:

@@ -64,6 +64,11 @@ class Engine:
 @pytest.fixture(scope="session")
 def engine_base() -> Path:
     """The root file system of IMAGE, as a tar."""
+    return base_image()
+
+
+def base_image() -> Path:
+    """The same, without a test."""
     if not BASE.exists():
         _need("mmdebstrap")
         BASE.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +90,15 @@ def engine_base() -> Path:
 
 
 @pytest.fixture(scope="session")
-def docker(engine_base: Path) -> Iterator[Engine]:
+def docker() -> Iterator[Engine]:
     """A dockerd with IMAGE."""
+    with started_docker() as engine:
+        yield engine
+
+
+@contextmanager
+def started_docker() -> Iterator[Engine]:
+    """The same, without a test (bench/containers.py)."""
     running = os.environ.get(RUNNING)
     if running:
         yield Engine(program="docker", environment={"DOCKER_HOST": running, "HOME": "/nonexistent"})
@@ -95,7 +107,7 @@ def docker(engine_base: Path) -> Iterator[Engine]:
     if os.geteuid() != 0:
         _missing("a private dockerd needs root")
     with _directory("docker") as base, _dockerd(base) as engine:
-        engine("import", str(engine_base), IMAGE)
+        engine("import", str(base_image()), IMAGE)
         yield engine
         _remove_containers(engine)
 

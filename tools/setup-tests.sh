@@ -34,3 +34,13 @@ if ! grep -qs "\"version\": \"$claude_code\"" "$agents/node_modules/@anthropic-a
     npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$agents" "@anthropic-ai/claude-code@$claude_code"
     (cd "$agents/node_modules/@anthropic-ai/claude-code" && node install.cjs)
 fi
+
+# inspect-ai, whose checks cloister passes as its sandbox, apart from what cloister is developed with.
+inspect=$(dirname "$0")/../.cache/inspect
+lock=$(dirname "$0")/../tests/inspect/requirements.lock
+if ! cmp -s "$lock" "$inspect/installed.lock"; then
+    echo "setup-tests: installing inspect-ai"
+    "$(readlink -f "$(dirname "$0")/../.venv/bin/python")" -m venv --clear "$inspect"
+    "$inspect/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+    cp "$lock" "$inspect/installed.lock"
+fi

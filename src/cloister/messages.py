@@ -14,6 +14,11 @@ from dataclasses import dataclass
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
+def as_cgi(name: bytes) -> bytes:
+    """A header's name as a server may read it that makes one of "-" and "_" (RFC 3875, 4.1.18)."""
+    return name.replace(b"_", b"-")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHead:
     """A request. `untrusted_authority` is `host[:port]` as sent; `path` (from its "/") and `query` are raw.
@@ -34,6 +39,10 @@ class RequestHead:
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in order."""
         return [value for key, value in self.headers if key == name]
+
+    def values_as_cgi(self, name: bytes) -> list[bytes]:
+        """All values of what a server may take for this header: CGI, WSGI and others make one of "-" and "_"."""
+        return [value for key, value in self.headers if as_cgi(key) == name]
 
     @property
     def target(self) -> str:

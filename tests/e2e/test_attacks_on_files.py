@@ -168,6 +168,15 @@ ATTACKS = (
         sessions=("hook tools/git/hooks",),
     ),
     Attack(
+        name="a submodule in a directory of a tool",
+        before="git init -q",
+        sessions=(
+            "git init -q node_modules/x; cd node_modules/x; git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x;"
+            "evil > .git/config; cd ../..; git add -f node_modules/x",
+        ),
+        where=(".",),
+    ),
+    Attack(
         name="more directories than are looked at",
         before="git_directory x/.git; good > x/.git/config; rmdir x/.git/hooks",
         sessions=(

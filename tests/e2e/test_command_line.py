@@ -78,7 +78,7 @@ def test_a_slip_on_the_command_line(user_cloister: Cloister, arguments: str, par
         ('[network]\npresets = ["pipy"]', [":2:", 'did you mean "pypi"?']),
         ('[sandbox]\nprofile = "agnet"', [":2:", 'did you mean "agent"?']),
         ('[sandbox]\ncpus = "2"', [":2:", "expected: a number"]),
-        ('[sandbox]\nruntime = "docker"', [":2:", "later release"]),
+        ('[sandbox]\nruntime = "kubernetes"', [":2:", "later release"]),
         ('[network.hosts]\n"db.example.com" = "host.local"', [":2:", "192.0.2.1:8443"]),
         ('[sandbox]\nread_only = ["/nonexistent"]', [":2:", "does not exist here", 'found: "/nonexistent"']),
         ('[network]\nupstream_ca = ["/nonexistent.pem"]', [":2:", "does not exist"]),

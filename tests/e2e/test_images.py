@@ -15,6 +15,7 @@ import pytest
 from cloister.images.layer import names
 from tests.e2e.conftest import Cloister, Identity
 from tests.e2e.test_packages import MANIFEST, SETUP, archive
+from tests.e2e.test_registries import pins
 from tests.engines import IMAGE, Engine, docker, engine_base, podman, rootless_podman  # noqa: F401  # fixtures
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.timeout(1500)]
@@ -145,6 +146,83 @@ WORKS = {
 def test_its_tools_work_offline(world: Callable[[Identity], Cloister], engine: Engine, name: str) -> None:
     build(world(ROOT), engine, name)
     assert inside(engine, f"cloister/{name}:latest", WORKS[name]) == "1"
+
+
+REGISTRIES = (
+    "pypi.org", "files.pythonhosted.org", "registry.npmjs.org", "index.crates.io", "static.crates.io", "proxy.golang.org",
+)  # fmt: skip
+GO = 'package main\n\nimport "rsc.io/quote"\n\nfunc main() { println(quote.Go()) }\n'
+CRATE = '[package]\nname = "x"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\nitoa = "=1.0.9"\n'
+# What a project is made of, how its dependencies are installed, and what the program then prints.
+PROJECTS = {
+    "ts": (
+        {
+            "package.json": '{"name": "p", "version": "1.0.0"}',
+            "m.js": "console.log(require('chalk/package.json').version)",
+        },
+        "npm install --silent --no-audit --no-fund chalk@4.1.2 && node m.js",
+        "4.1.2",
+    ),
+    "python": (
+        {"requirements.txt": "six==1.16.0\n", "m.py": "import six; print(six.__version__)"},
+        "python3 -m venv v && v/bin/pip install -q -r requirements.txt && v/bin/python m.py",
+        "1.16.0",
+    ),
+    "go": (
+        {"go.mod": "module x\n\ngo 1.19\n\nrequire rsc.io/quote v1.5.2\n", "m.go": GO},
+        "GONOSUMDB=rsc.io,golang.org go mod tidy 2>/dev/null; go build -o x && ./x 2>&1",
+        "Don't communicate by sharing memory, share memory by communicating.",
+    ),
+    "rust": (
+        {"Cargo.toml": CRATE, "src/main.rs": 'fn main() { println!("{}", itoa::Buffer::new().format(7)); }'},
+        "cargo build -q && target/debug/x",
+        "7",
+    ),
+}
+
+
+def in_container(cloister: Cloister, engine: Engine, script: str) -> str:
+    cloister.extra_environment |= {k: v for k, v in engine.environment.items() if k != "HOME"}
+    done = cloister("run", "--runtime", "docker", "--", "/bin/sh", "-c", script, timeout_s=300)
+    assert done.code == 0, done
+    return done.out.strip()
+
+
+@pytest.mark.registry
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", [name for name in BUILT if name in PROJECTS])
+def test_real_packages_under_the_profile_registries(
+    world: Callable[[Identity], Cloister], engine: Engine, name: str
+) -> None:
+    """In the image for the project's language, which is told by its files."""
+    build(world(ROOT), engine, name)
+    cloister = world(ROOT)
+    cloister.configure('[sandbox]\nprofile = "registries"\n' + pins(REGISTRIES))
+    files, script, printed = PROJECTS[name]
+    for path, text in files.items():
+        cloister.write(cloister.project / path, text)
+    assert in_container(cloister, engine, script) == printed
+
+
+@pytest.mark.sandbox
+def test_an_opt_out_takes_away_what_the_image_says(
+    world: Callable[[Identity], Cloister], engine: Engine
+) -> None:
+    build(world(ROOT), engine, "ts")
+    cloister = world(ROOT)
+    cloister.write(cloister.project / "package.json", '{"name": "p", "version": "1.0.0"}')
+    (cloister.project / "evil.tgz").write_bytes(archive({"package/package.json": json.dumps(MANIFEST)}))
+    script = "rm -rf node_modules; npm install --silent ./evil.tgz; test -e /tmp/the-script-ran && echo RAN || echo quiet; cat /etc/uv/uv.toml"
+    assert in_container(cloister, engine, script).split("\n") == ["quiet", "no-build = true"]
+    cloister.configure("[packages]\ninstall_scripts = true\nsdists = true\n")
+    assert in_container(cloister, engine, script) == "RAN"
+    ours = '[sandbox.env]\nPIP_ONLY_BINARY = "x"\n[packages]\nsdists = true\n'
+    cloister.configure(ours)
+    assert in_container(cloister, engine, "echo $PIP_ONLY_BINARY $UV_NO_BUILD") == "x", "the user's own stays"
+    cloister.configure("[packages]\ninstall_scripts = true\nsdists = true\n")
+    # Not reversed: the project may be stricter.
+    cloister.write(cloister.project / ".npmrc", "ignore-scripts=true\n")
+    assert in_container(cloister, engine, script) == "quiet"
 
 
 @pytest.mark.skipif(not ALL, reason="a longer run: make images")

@@ -298,7 +298,7 @@ def test_cfg_1_a_changed_configuration_makes_it_anew_once_adopted(up: Cloister) 
     before = record(up)["sandbox"]
     up.configure('[sandbox]\nenv = { COLOUR = "blue" }\n')
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "\n"  # what runs is what was started
-    assert up("up").out.endswith("its configuration had changed\n")
+    assert up("up").out.endswith("its configuration or image had changed\n")
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "blue\n"
     assert record(up)["sandbox"] != before
     (up.project / "cloister.toml").rmdir()  # the mount point that keeps the agent from making one
@@ -310,7 +310,7 @@ def test_cfg_1_a_changed_configuration_makes_it_anew_once_adopted(up: Cloister) 
 
 def test_what_up_was_told_counts_for_the_next_one(up: Cloister) -> None:
     assert up("up", "-e", "COLOUR=red", "--profile", "offline").out.endswith(
-        "its configuration had changed\n"
+        "its configuration or image had changed\n"
     )
     assert up("stop").code == 0
     assert up("up").code == 0
@@ -357,3 +357,13 @@ def test_stop_gives_processes_time(up: Cloister) -> None:
     assert up("stop").code == 0
     process.communicate(timeout=20)
     assert (up.project / "end").read_text() == "bye\n"
+
+
+def test_variables_from_a_file(up: Cloister) -> None:
+    file = up.write(up.home / "variables", "TOKEN=a=b\nc\0COLOUR=red\0")
+    done = up("exec", "--env-from", str(file), "-e", "COLOUR=blue", "--", "sh", "-c", 'echo "$TOKEN" $COLOUR')
+    assert (done.code, done.out) == (0, "a=b\nc blue\n")
+    up.write(file, "TOKEN\0")
+    wrong = up("exec", "--env-from", str(file), "true")
+    assert (wrong.code, "'TOKEN' is not NAME=VALUE" in wrong.err) == (2, True), wrong
+    assert "variables" in up("exec", "--env-from", str(file) + "x", "true").err

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import shutil
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,20 @@ WAYS = pytest.mark.parametrize("way", ["", NO_PROXY], ids=["proxy", "transparent
 NAMES = ("pypi.org", "files.pythonhosted.org", "registry.npmjs.org")
 
 
+def pins(names: Iterable[str]) -> str:
+    """The configuration in which these names can be reached on this network, as a user would write it."""
+    lines = []
+    for name in names:
+        address = socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)[0][4][0]
+        if not ipaddress.ip_address(str(address).partition("%")[0]).is_global:
+            lines.append(f'"{name}" = "{address}"')
+    return "\n".join(["[network.hosts]", *lines]) + "\n"
+
+
 @pytest.fixture
 def registries(user_cloister: Cloister) -> Cloister:
     """The default profile. Where this network answers a registry with a non-public address, it is pinned as a user would."""
-    pins = []
-    for name in NAMES:
-        address = socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)[0][4][0]
-        if not ipaddress.ip_address(str(address).partition("%")[0]).is_global:
-            pins.append(f'"{name}" = "{address}"')
-    user_cloister.configure("\n".join(["[network.hosts]", *pins]) + "\n")
+    user_cloister.configure(pins(NAMES))
     return user_cloister
 
 

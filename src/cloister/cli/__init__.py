@@ -30,6 +30,7 @@ COMMANDS = {
     "ls": ("ls", "list the sandboxes, and how they do"),
     "stop": ("stop", "end a sandbox that stays; its home and its workspace remain"),
     "rebuild": ("rebuild", "make a sandbox that stays anew; its home remains"),
+    "update": ("update", "get a container's newest image, and make the sandbox anew of it"),
     "rm": ("rm", "forget a sandbox that stays"),
     "init": ("init", "write a starter cloister.toml"),
     "trust": ("trust", "adopt the project's cloister.toml, after showing what changed"),

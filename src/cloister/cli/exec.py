@@ -30,6 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="set a variable for this command, or pass yours (repeatable)",
     )  # fmt: skip
     parser.add_argument(
+        "--env-from",
+        metavar="FILE",
+        help="set the variables in FILE, each NAME=VALUE and a NUL, as `env -0` prints them",
+    )
+    parser.add_argument(
         "-w",
         "--workdir",
         metavar="PATH",
@@ -58,8 +63,26 @@ def execute(arguments: argparse.Namespace) -> int:
         options.live(options.Which.of(arguments)),
         attach.Command(
             argv=tuple(command),
-            environment=tuple((name, value) for name, value in chosen.items() if value is not None),
+            environment=(
+                *_stored(arguments.env_from),
+                *((name, value) for name, value in chosen.items() if value is not None),
+            ),
             directory=arguments.workdir,
         ),
         os.environ,
     )
+
+
+def _stored(path: str | None) -> list[tuple[str, str]]:
+    """What `--env-from` names: the way for values that no argument should show. `/proc/PID/fd/N` will do."""
+    if path is None:
+        return []
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        pairs = [text.partition("=") for text in file.read().split("\0") if text]
+    wrong = next((name for name, separator, _ in pairs if not (name and separator)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"--env-from {path!r}: {wrong[:80]!r} is not NAME=VALUE",
+            resolution="write it as `env -0` prints: NAME=VALUE, each followed by a NUL",
+        )
+    return [(name, value) for name, _, value in pairs]

@@ -39,6 +39,11 @@ class Which:
 
 
 HERE = Which()
+# The options of `add_overrides`.
+_OVERRIDES = (
+    "runtime", "image", "workspace_kind", "profile", "allow", "env", "unmask", "publish", "publish_detected",
+    "memory", "cpus", "pids",
+)  # fmt: skip
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +91,11 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def overrides(arguments: argparse.Namespace) -> Overrides | None:
     """What the options change of the configuration; None if nothing."""
+    given = [value for name in _OVERRIDES if (value := getattr(arguments, name)) not in (None, [])]
+    if all(value is False for value in given):  # of a flag; a 0 is an error to be told
+        return None
     from cloister.cli.run import tell
-    from cloister.config.compile import Overrides
+    from cloister.config.compile import Overrides  # the validator: for nothing, it is not loaded
 
     found = Overrides(
         runtime=arguments.runtime,
@@ -106,7 +114,7 @@ def overrides(arguments: argparse.Namespace) -> Overrides | None:
     for name, value in found.environment:
         if value is None and name not in os.environ:
             tell(f"-e {name}: you have no such variable, so the sandbox does not get it")
-    return None if found == Overrides() else found
+    return found
 
 
 def variables(texts: list[str]) -> tuple[tuple[str, str | None], ...]:

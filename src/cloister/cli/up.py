@@ -33,7 +33,7 @@ def execute(arguments: argparse.Namespace) -> int:
     said = {
         "started": "started",
         "running": "runs already, with this configuration",
-        "recreated": "started anew: its configuration had changed",
+        "recreated": "started anew: its configuration or image had changed",
     }
     print(f"{started.record.name} ({started.project.workspace}): {said[started.how]}")
     return 0

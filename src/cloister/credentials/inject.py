@@ -12,7 +12,7 @@ from dataclasses import replace
 from urllib.parse import quote, unquote_plus
 
 from cloister.errors import CredentialError
-from cloister.messages import RequestHead
+from cloister.messages import RequestHead, as_cgi
 from cloister.secret import Secret
 from cloister.types import BasicInjection, HeaderInjection, Injection, QueryInjection
 
@@ -83,7 +83,7 @@ def _visible(value: Secret) -> bytes:
 
 
 def _with_header(request: RequestHead, name: bytes, value: bytes) -> RequestHead:
-    kept = [pair for pair in request.headers if pair[0] != name]
+    kept = [pair for pair in request.headers if as_cgi(pair[0]) != as_cgi(name)]
     return replace(request, headers=(*kept, (name, value)))
 
 

@@ -174,7 +174,10 @@ def request(
 
 def methods(head: RequestHead) -> set[str]:
     """The request's method, and those that a server may take instead of it (ATTACKS HTTP-7)."""
-    return {head.method, *(value.decode("latin-1") for name in _OVERRIDES for value in head.values(name))}
+    return {
+        head.method,
+        *(value.decode("latin-1") for name in _OVERRIDES for value in head.values_as_cgi(name)),
+    }
 
 
 def shown(head: RequestHead) -> Asked:

@@ -24,7 +24,7 @@ from cloister.gateway.judge import Asked, GrantedRequest
 from cloister.gateway.record import printable
 from cloister.gateway.upstream import UpstreamError
 from cloister.gateway.use import Alarm, Uses
-from cloister.messages import RequestHead, ResponseHead
+from cloister.messages import RequestHead, ResponseHead, as_cgi
 from cloister.types import Deny, Host
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Request:
         if isinstance(granted, Deny):
             await self._refuse(granted)
             return
-        headers = tuple(pair for pair in self._head.headers if pair[0] not in _OTHER_PATHS)
+        headers = tuple(pair for pair in self._head.headers if as_cgi(pair[0]) not in _OTHER_PATHS)
         head = replace(self._head, untrusted_authority=granted.authority(tls=self._tls), headers=headers)
         if head.websocket_key is not None:
             from cloister.gateway import relay

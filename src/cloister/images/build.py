@@ -16,7 +16,14 @@ from enum import Enum
 from cloister.config.packages import Packages, load_defaults
 from cloister.errors import UsageError
 from cloister.images import base as bases
-from cloister.images.build_argv import LABEL_CONTENT, LABEL_IMAGE, LABEL_RECIPE, BuildCommand, arguments
+from cloister.images.build_argv import (
+    LABEL_BASE,
+    LABEL_CONTENT,
+    LABEL_IMAGE,
+    LABEL_RECIPE,
+    BuildCommand,
+    arguments,
+)
 from cloister.images.engine import PODMAN, PROXIES, Engine, image_id, image_label
 from cloister.images.failures import failure
 from cloister.images.layer import known_name, load_layers, load_mise
@@ -133,6 +140,7 @@ def build(engine: Engine, wish: Wish, hear: Callable[[Step | Output], None]) -> 
             tags=(reference, alias),
             labels={
                 LABEL_IMAGE: wish.name,
+                LABEL_BASE: wish.base,
                 LABEL_CONTENT: content,
                 LABEL_RECIPE: image_recipe(wish.name).recipe_hash(),
             },

@@ -14,6 +14,7 @@ from cloister.images.render import CONTAINERFILE
 LABEL_IMAGE = "dev.cloister.image"
 LABEL_CONTENT = "dev.cloister.content"
 LABEL_RECIPE = "dev.cloister.recipe"
+LABEL_BASE = "dev.cloister.base"  # as it was named, so that `cloister update` builds on the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,11 +24,15 @@ _SUFFIX = ".toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One layer. `commands` are lines of sh, run as root; `provides` are programs that must be there afterwards."""
+    """One layer. `commands` are lines of sh, run as root; `provides` are programs that must be there afterwards.
+
+    `choices`: of these sets of packages, the first that the distribution has, else the last.
+    """
 
     name: str
     title: str
     packages: tuple[str, ...] = ()
+    choices: tuple[tuple[str, ...], ...] = ()
     commands: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     provides: tuple[str, ...] = ()
@@ -81,6 +85,7 @@ def _load(name: str) -> Layer:
         name=name,
         title=raw["title"],
         packages=tuple(raw.get("packages", ())),
+        choices=tuple(tuple(one) for one in raw.get("choices", ())),
         commands=tuple(raw.get("commands", ())),
         environment=tuple(environment.items()),
         provides=tuple(raw.get("provides", ())),

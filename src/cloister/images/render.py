@@ -137,14 +137,24 @@ def _languages(stages: Sequence[Layer]) -> list[str]:
     return lines
 
 
+def _choosing(choices: Sequence[Sequence[str]]) -> list[str]:
+    """Set $chosen to the first of these sets that apt knows all of, else to the last."""
+    lines = [f'chosen="{" ".join(choices[-1])}"'] if choices else []
+    for one in reversed(choices[:-1]):
+        known = " && ".join(f'apt-cache "$@" show {name} >/dev/null 2>&1' for name in one)
+        lines.append(f'if {known}; then chosen="{" ".join(one)}"; fi')
+    return lines
+
+
 def _variables(variables: Mapping[str, str]) -> list[str]:
     return [f"ENV {key}={json.dumps(value)}" for key, value in sorted(variables.items())]
 
 
 def _stage(layer: Layer, *, on: str, extra: Sequence[str]) -> list[str]:
-    install = 'apt-get -q "$@" install -y --no-install-recommends ' + " ".join(sorted(layer.packages))
+    wanted = [*sorted(layer.packages), *(["$chosen"] if layer.choices else [])]
+    install = 'apt-get -q "$@" install -y --no-install-recommends ' + " ".join(wanted)
     there = [f"command -v {program} >/dev/null" for program in layer.provides]
-    steps = [*_BEFORE, install, *extra, *layer.commands, *_AFTER, *there]
+    steps = [*_BEFORE, *_choosing(layer.choices), install, *extra, *layer.commands, *_AFTER, *there]
     return [
         "",
         f"# {layer.title}",

@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from cloister.errors import CloisterError, HostError
 from cloister.runtimes import start_script
-from cloister.sandbox.registry import Process, identify
+from cloister.sandbox.registry import Process, children, identify
 from cloister.system import cgroup, linux
 from cloister.values import dataclass
 
@@ -116,8 +116,7 @@ class _Namespaces:
                     if line.startswith(("Uid:", "Gid:"))
                 }
             self.uid, self.gid = ids["Uid:"], ids["Gid:"]
-            with open(f"{proc}/task/{init.pid}/children", encoding="ascii") as file:
-                made = bool(file.read().split())
+            made = bool(children(init.pid))
         except (OSError, KeyError) as error:
             self.close()
             raise GoneError from error

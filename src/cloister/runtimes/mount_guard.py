@@ -4,7 +4,8 @@ A mount lies upon a name. When a program of the host replaces that name (rename(
 removes it, the kernel detaches the mount in every other mount namespace (since Linux 3.19): in the sandbox the new
 file is writable. The kernel tells of each change of a mount table (poll on mountinfo, proc(5)), so it is put back.
 
-Rule 1: what cannot be put back ends the sandbox; the caller does.
+Rule 1: what cannot be put back ends the sandbox; the caller does. In a container of an engine that runs as another
+user, nothing can be.
 Rule 2: between the two the sandbox could write (well under a millisecond passes, but it may wait for it): settings
 that git executes, and that were not there before, are told.
 Rule 3: the mounts are made by a process of ours in the sandbox's mount namespace that runs nothing else there, and
@@ -17,6 +18,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from cloister.errors import CloisterError
 from cloister.runtimes import mount_check
@@ -55,7 +57,11 @@ class Guard:
         self._executed = {path: _executed(path) for path in self._needed if _is_git_settings(path)}
         proc = f"/proc/{place.init}"
         self._mountinfo = os.open(f"{proc}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._mounts = os.open(f"{proc}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._mounts: int | None = (
+            None  # a container's, which may be another user's: then nothing can be put back
+        )
+        with suppress(PermissionError):
+            self._mounts = os.open(f"{proc}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         with open(f"{proc}/status", encoding="ascii", errors="replace") as file:
             ids = {
                 line.split()[0]: int(line.split()[1]) for line in file if line.startswith(("Uid:", "Gid:"))
@@ -69,7 +75,8 @@ class Guard:
     def close(self) -> None:
         """Stop watching."""
         os.close(self._mountinfo)
-        os.close(self._mounts)
+        if self._mounts is not None:
+            os.close(self._mounts)
 
     def restore(self) -> tuple[str, ...]:
         """Put back what is gone; returns its paths. CloisterError for what cannot be."""
@@ -129,10 +136,12 @@ class Guard:
 
     def _in_the_sandbox(self, sources: dict[str, str]) -> None:
         """Mount each source upon its path, those of directories before those of what is in them."""
+        if self._mounts is None:
+            return
         child = os.fork()
         if child == 0:
             try:
-                self._enter()
+                self._enter(self._mounts)
                 for path in sorted(sources):
                     _mount(sources[path], path, writable=path in self._parents)
                 os._exit(0)
@@ -140,16 +149,21 @@ class Guard:
                 os._exit(1)
         os.waitpid(child, 0)
 
-    def _enter(self) -> None:
-        owner = fcntl.ioctl(self._mounts, linux.NS_GET_USERNS)
-        if os.geteuid() == 0:
-            uid, gid = self._ids
-            os.setgroups([])
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
+    def _enter(self, mounts: int) -> None:
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
-        linux.setns(owner, linux.CLONE_NEWUSER)
-        linux.setns(self._mounts, linux.CLONE_NEWNS)
+        owner = fcntl.ioctl(mounts, linux.NS_GET_USERNS)
+        ours, theirs = os.stat("/proc/self/ns/user"), os.fstat(owner)
+        if (ours.st_dev, ours.st_ino) != (
+            theirs.st_dev,
+            theirs.st_ino,
+        ):  # else a container that root's engine made
+            if os.geteuid() == 0:
+                uid, gid = self._ids
+                os.setgroups([])
+                os.setresgid(gid, gid, gid)
+                os.setresuid(uid, uid, uid)
+            linux.setns(owner, linux.CLONE_NEWUSER)
+        linux.setns(mounts, linux.CLONE_NEWNS)
 
     def _say(self, path: str) -> None:
         self._tell(

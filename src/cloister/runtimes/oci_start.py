@@ -107,6 +107,7 @@ class Starting:
         how = self._how
         text, others = oci_exec_argv.environment_file(spec.environment)
         others = tuple((name, value) for name, value in others if name not in how.engine.environment)
+        set_here = dict(spec.environment)  # the user may set what the image may not
         descriptor = os.memfd_create("cloister-environment")
         try:
             os.write(descriptor, text)
@@ -116,7 +117,7 @@ class Starting:
                 seccomp=how.seccomp,
                 environment=descriptor,
                 passed=tuple(name for name, _ in others),
-                unset=tuple(name for name in how.unset if name not in how.engine.environment),
+                unset=tuple(name for name in how.unset if name not in {**how.engine.environment, **set_here}),
                 terminal=how.terminal,
                 stdin=how.attached,
                 gated=how.image.has_sh,

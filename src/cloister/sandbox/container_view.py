@@ -46,7 +46,7 @@ def build(
         Tmpfs(f"/run/user/{facts.uid}", None, 0o700, owned=True, noexec=True),
         *_etc(facts, found, sandbox_id),
         view.git_configuration(facts, settings.texts("ssh_to_https"), shared=bool(scan.beside)),
-        *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
+        *(Data(path, text.encode()) for path, text in settings.package_files.items()),  # an empty one covers
         *(CaBundle(path) for path in found.trust_stores or image.TRUST_STORES[:1]),
         Bind(public_directory, view.PUBLIC),
         Bind(home_directory, facts.home, writable=True),
@@ -68,7 +68,7 @@ def build(
         workspace=workspace,
         cwd=cwd if view.is_there(cwd, workspace, source) else workspace,
         command=command,
-        environment=_environment(facts, found, settings, sandbox_id),
+        environment=_environment(facts, found, settings, scan, sandbox_id),
         mounts=tuple(mounts),
         limits=settings.limits,
     )
@@ -88,7 +88,7 @@ def _etc(facts: Facts, found: image.Image, sandbox_id: str) -> list[Mount]:
 
 
 def _environment(
-    facts: Facts, found: image.Image, settings: view.Settings, sandbox_id: str
+    facts: Facts, found: image.Image, settings: view.Settings, scan: Protection, sandbox_id: str
 ) -> tuple[tuple[str, str], ...]:
     tools = Toolchains(binds=(), path=found.path, variables=(), has_java=found.has_java)
     shell = found.shell or "/bin/sh"
@@ -98,7 +98,7 @@ def _environment(
         sandbox_id=sandbox_id,
         passed=settings.pass_environment,
         chosen=settings.environment,
-        packages=settings.package_environment,
+        packages=view.package_environment(settings, scan),
         trust_store=found.has_java,
         ssh_agent=settings.ssh_agent,
     )

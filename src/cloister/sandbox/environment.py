@@ -54,6 +54,8 @@ TRUST_VARIABLES = (
     "NIX_SSL_CERT_FILE",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )
+# Go asks git about the repository that it builds in, and fails where .git is there and is none: a placeholder.
+NO_REPOSITORY = {"GOFLAGS": "-buildvcs=false"}
 TRUST_STORE = "/run/cloister/truststore.p12"
 SSH_AGENT = "/run/cloister/ssh-agent.sock"  # the filtered one: sshagent/
 JAVA_OPTIONS = (

@@ -43,7 +43,8 @@ COMMON_DIRECTORY = b".\n"
 # What decides where a repository's settings and hooks are. In a known one they are held, or swept when new.
 GIT_FILES = ("config", "config.worktree", "commondir", "hooks")
 
-# Not walked unless it is a repository itself: made by tools, large, not where a person or an editor starts git.
+# Not walked before a start unless it is a repository itself: made by tools, large, not where a person or an editor
+# starts git. After a session, git's directories are looked for in them too (tool_repositories.py).
 SKIPPED = frozenset(
     {
         "node_modules", ".venv", "venv", "target", "__pycache__", ".tox", ".nox", ".mypy_cache",
@@ -107,6 +108,7 @@ class Protection:
     placeholders: tuple[Placeholder, ...] = ()
     nested: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    unwalked: tuple[str, ...] = ()
 
 
 def is_protected(name: str, *, directory: bool) -> bool:

@@ -8,7 +8,8 @@ is opened component by component.
 Rule 2: nothing is deleted; everything that is moved or rewritten is kept, with a manifest.
 Rule 3: a new repository stays usable: its configuration is written anew with harmless settings (gitclean.py).
 Rule 4: what is empty is harmless, and may be a mount point that a live sandbox relies on: it stays.
-Rule 5: nothing that the sandbox makes ends the sweep: what resists is reported, and the rest is looked at.
+Rule 5: in directories that tools make (protect.SKIPPED) only git's own are looked at, but all of them: none was held.
+Rule 6: nothing that the sandbox makes ends the sweep: what resists is reported, and the rest is looked at.
 """
 
 from __future__ import annotations
@@ -70,10 +71,11 @@ class _Sweep:
         self._quarantine = quarantine_directory
         self._git_directories: set[str] = set()
         self._pointers: list[str] = []
+        self._of_tools: set[str] = set()  # pending, and below one of protect.SKIPPED
         self.moved: list[Moved] = []
 
     def walk(self) -> None:
-        """Look at every directory but those that protect.SKIPPED names."""
+        """Look at every directory."""
         pending = [self._workspace]
         seen = 0
         while pending:
@@ -85,7 +87,9 @@ class _Sweep:
                 return
             with _opened(directory) as descriptor:
                 if descriptor is not None:
-                    pending += self._directory(directory, descriptor)
+                    of_tools = directory in self._of_tools
+                    self._of_tools.discard(directory)
+                    pending += (self._tool_directory if of_tools else self._directory)(directory, descriptor)
 
     def pointers(self) -> None:
         """Take away new `.git` files that lead to no repository that was looked at."""
@@ -140,8 +144,31 @@ class _Sweep:
                 if protect.is_protected(name, directory=directory) or (link and name in protect.DIRECTORIES):
                     self._move(descriptor, path, name, "your tools would act on it")
                     continue
-            if directory and (name not in protect.SKIPPED or is_repository(child)):
+            if directory:
+                if name in protect.SKIPPED and not is_repository(child):
+                    self._of_tools.add(child)
                 following.append(child)
+        return following
+
+    def _tool_directory(self, path: str, descriptor: int) -> list[str]:
+        """Treat a directory of a tool's, where packages ship protected names by the hundred: git's count alone."""
+        try:
+            entries = {name: _kind(descriptor, name) for name in os.listdir(descriptor)}
+        except OSError:
+            return []
+        following: list[str] = []
+        for name, kind in entries.items():
+            child = f"{path}/{name}"
+            if name != ".git":
+                if kind == stat.S_IFDIR:
+                    self._of_tools.add(child)
+                    following.append(child)
+            elif kind == stat.S_IFDIR:
+                following.append(child)
+            elif kind == stat.S_IFREG:
+                self._pointers.append(child)
+            else:
+                self._move(descriptor, path, name, "a .git that is neither a file nor a directory")
         return following
 
     def _was_there(self, descriptor: int, path: str, kind: int) -> bool:

@@ -48,6 +48,7 @@ class Container:
     engine: str
     program: str
     environment: tuple[tuple[str, str], ...]
+    image: str = ""  # its id
     has_sh: bool = True
     pids: int | None = None
     memory_bytes: int | None = None
@@ -103,6 +104,12 @@ def alive(process: Process) -> bool:
         return identify(process.pid) == process
     except (OSError, ValueError):
         return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, in that order. OSError if it is gone."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
 
 
 def write(directory: str, record: Record) -> None:

@@ -58,6 +58,7 @@ class Walk:
         self._placeholders: dict[str, Placeholder] = {}
         self._nested: set[str] = set()
         self._notes: list[str] = []
+        self._unwalked: list[str] = []
         self._seen = 0
         self._home = ""
 
@@ -175,6 +176,7 @@ class Walk:
             placeholders=placeholders,
             nested=frozenset(self._nested),
             notes=tuple(self._notes),
+            unwalked=tuple(self._unwalked),
         )
 
     def _entry(self, entry: os.DirEntry[str]) -> bool:
@@ -199,7 +201,10 @@ class Walk:
             if protect.is_protected(name, directory=True):
                 self._nested.add(path)
                 self._read_only.add(path)
-            return name not in protect.SKIPPED or is_repository(path)
+            if name not in protect.SKIPPED or is_repository(path):
+                return True
+            self._unwalked.append(path)
+            return False
         if protect.is_protected(name, directory=False):
             self._nested.add(path)
             self._read_only.add(path)

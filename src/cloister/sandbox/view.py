@@ -123,7 +123,7 @@ def build(
             sandbox_id=sandbox_id,
             passed=settings.pass_environment,
             chosen=settings.environment,
-            packages=settings.package_environment,
+            packages=package_environment(settings, scan),
             trust_store=trust_store,
             ssh_agent=settings.ssh_agent,
         ),
@@ -190,6 +190,14 @@ class Settings:
     def _integer(self, key: str) -> int | None:
         value = self._values.get(key)
         return value if isinstance(value, int) else None
+
+
+def package_environment(settings: Settings, scan: Protection) -> dict[str, str]:
+    """What package managers are told, as the plan says, and what they must know of this workspace."""
+    repository = f"{scan.workspace}/.git"
+    if any(placeholder.path == repository for placeholder in scan.placeholders):
+        return {**environment.NO_REPOSITORY, **settings.package_environment}
+    return settings.package_environment
 
 
 def _table(value: object) -> dict[str, str]:

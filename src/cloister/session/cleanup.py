@@ -14,7 +14,7 @@ from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import WorkspaceError
-from cloister.sandbox import entry, placeholders, registry, scan
+from cloister.sandbox import entry, placeholders, registry, scan, tool_repositories
 from cloister.system import cgroup, files
 
 
@@ -94,7 +94,7 @@ def _quarantine(project: Project, record: registry.Record, tell: Callable[[str],
     try:
         # The cheap question first, with what is imported already: is there anything new at all?
         now = scan.scan(project.workspace, home=project.home)
-        if now.nested <= before and not now.notes:
+        if now.nested <= before and not now.notes and not tool_repositories.hold_repository(now.unwalked):
             return
     except WorkspaceError:
         pass  # a protected name has become a link: the sweep looks at it

@@ -19,6 +19,7 @@ from cloister.sandbox import container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
+from cloister.sandbox.protect import Protection
 from cloister.sandbox.spec import SandboxSpec
 from cloister.session import live
 from cloister.session.terminal import Terminal
@@ -68,6 +69,14 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     return Place(engine=engine, image=image, runtime=oci_runtime.runtime(state_directory))
 
 
+def is_current(
+    container: registry.Container, plan: Plan, facts: Facts, *, state_directory: str, workspace: str
+) -> bool:
+    """Whether a running sandbox was made of the image that its name stands for now."""
+    found = find(plan, facts, state_directory=state_directory, workspace=workspace)
+    return (found.engine.name, found.image.id) == (container.engine, container.image)
+
+
 def _reference(named: str, workspace: str) -> tuple[str, str]:
     """The image's name among ours, or "", and how the engine knows it."""
     if named and not named.isalpha():  # ours are plain words
@@ -94,7 +103,8 @@ def run(start: live.Start, place: Place) -> int:
     kept.update(others=live.processes(gateway.pid), container=_recorded(start, place))
     starting = oci_start.Starting(_launch(start, place))  # its network takes as long as all that follows here
     try:
-        spec = _spec(start, place)
+        found = live.scan_workspace(start)
+        spec = _spec(start, place, found)
         audit = live.begin_audit(project, sandbox_id)
         live.pass_agent(start)
     except BaseException:
@@ -109,14 +119,15 @@ def run(start: live.Start, place: Place) -> int:
             raise
         try:
             os.close(gateway.ca_bundle)
+            if (init := running.init()) is not None:  # None: the engine's processes are not seen here
+                waiter.is_started(init, made=True)
+                live.check_invariants(init)
             if live.has_sibling(start):
-                _check_mounts(running, spec, found_workspace)
+                _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
                 start.on_started()
-            if (init := running.init()) is not None:
-                waiter.is_started(init)
-            code = _wait(waiter, running, start)
+            code = _wait(waiter, running, start, found)
         except BaseException:
             running.kill()
             raise
@@ -124,10 +135,9 @@ def run(start: live.Start, place: Place) -> int:
     return code
 
 
-def _spec(start: live.Start, place: Place) -> SandboxSpec:
-    """Scan, and put together what the sandbox sees; the workspace's protection is made."""
+def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
+    """Put together what the sandbox sees; the workspace's protection is made."""
     kept = start.kept
-    found = live.scan_workspace(start)
     kept.update(nested=tuple(sorted(found.nested)), launched=not live.is_private(start))
     spec = container_view.build(
         plan=start.plan,
@@ -153,6 +163,7 @@ def _recorded(start: live.Start, place: Place) -> registry.Container:
         engine=place.engine.name,
         program=place.engine.program,
         environment=tuple(place.engine.environment.items()),
+        image=place.image.id,
         has_sh=place.image.has_sh,
         pids=None if held else limits.pids,
         memory_bytes=None if held else limits.memory_bytes,
@@ -230,9 +241,10 @@ def _profile(directory: str) -> str:
     return path
 
 
-def _check_mounts(running: oci.Running, spec: SandboxSpec, found_workspace: os.stat_result) -> None:
+def _check_mounts(
+    init: int | None, running: oci.Running, spec: SandboxSpec, found_workspace: os.stat_result
+) -> None:
     """See `mount_check.py`. What cannot be looked at, or cannot be held back, does not run beside another sandbox."""
-    init = running.init()
     if init is None or not running.held:
         raise HostError(
             "another sandbox of this workspace is alive, and whether it disturbs this one cannot be seen",
@@ -242,7 +254,7 @@ def _check_mounts(running: oci.Running, spec: SandboxSpec, found_workspace: os.s
     live.check_mounts(spec, init, found_workspace)
 
 
-def _wait(waiter: Waiter, running: oci.Running, start: live.Start) -> int:
+def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protection) -> int:
     if running.client is None or running.line.connection is None:
         raise TypeError("the sandbox has not been started")
 
@@ -255,7 +267,13 @@ def _wait(waiter: Waiter, running: oci.Running, start: live.Start) -> int:
             resolution="start it again; see whether the engine is well",
         )
 
-    waiter.until_ended(running.client.pid, start.gateway, running.line.connection.fileno(), holder_ended)
+    waiter.until_ended(
+        running.client.pid,
+        start.gateway,
+        running.line.connection.fileno(),
+        holder_ended,
+        lambda init: live.guard(start, found, init),
+    )
     proc.reap(running.client, timeout_s=_END_S)
     code = running.exit_code()
     running.line.close()

@@ -114,7 +114,7 @@ def run(start: Start) -> int:
             kept.update(others=processes(gateway.pid, running.pid))
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
-            code = waiter.wait(running, gateway, lambda init: _guard(start, found, init))
+            code = waiter.wait(running, gateway, lambda init: guard(start, found, init))
         except BaseException:
             # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
             waiter.kill(running)
@@ -123,7 +123,8 @@ def run(start: Start) -> int:
     return code
 
 
-def _guard(start: Start, found: Protection, init: int) -> Guard:
+def guard(start: Start, found: Protection, init: int) -> Guard:
+    """Who puts back what the host takes away, of a sandbox that is made."""
     from cloister.runtimes import mount_guard  # not for a command that ends at once
 
     place = mount_guard.Place(
@@ -190,13 +191,7 @@ def _release(
     init = waiter.init(running)
     if init is None or not os.read(running.ready, 1):
         return False
-    wrong = invariants.breaches(*_seen_of_the_first(init))
-    if wrong:
-        raise CloisterError(
-            "the sandbox is not what it must be, so its command was not run",
-            details="\n".join(wrong),
-            resolution="run: cloister doctor   (and please report it)",
-        )
+    check_invariants(_first(init))
     if found_workspace is not None:
         check_mounts(spec, init, found_workspace)
     os.write(running.go, b"go\n")
@@ -205,17 +200,33 @@ def _release(
     return True
 
 
-def _seen_of_the_first(init: int) -> tuple[str, str]:
-    """What the kernel says of the process that becomes the command. Empty texts if it has gone."""
+def check_invariants(first: int | None) -> None:
+    """CloisterError unless the process that becomes the command, by its pid on the host, is confined as it must be."""
+    wrong = invariants.breaches(*_seen_of(first))
+    if wrong:
+        raise CloisterError(
+            "the sandbox is not what it must be, so its command was not run",
+            details="\n".join(wrong),
+            resolution="run: cloister doctor   (and please report it)",
+        )
+
+
+def _first(init: int) -> int | None:
     try:
-        with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
-            first = int(file.read().split()[0])
+        return registry.children(init)[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _seen_of(pid: int | None) -> tuple[str, str]:
+    """What the kernel says of a process. Empty texts if it has gone."""
+    try:
         with (
-            open(f"/proc/{first}/status", encoding="utf-8", errors="replace") as status,
-            open(f"/proc/{first}/net/dev", encoding="utf-8", errors="replace") as interfaces,
+            open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status,
+            open(f"/proc/{pid}/net/dev", encoding="utf-8", errors="replace") as interfaces,
         ):
             return status.read(), interfaces.read()
-    except (OSError, ValueError, IndexError):
+    except OSError:
         return "", ""
 
 

@@ -122,6 +122,12 @@ def runtime(plan: plans.Plan) -> str:
     return str(sandbox.get("runtime", EMBEDDED)) if isinstance(sandbox, dict) else EMBEDDED
 
 
+def image(plan: plans.Plan) -> str:
+    """The image that the configuration names; empty for that of the project's language."""
+    sandbox = plan.get("sandbox")
+    return str(sandbox.get("image") or "") if isinstance(sandbox, dict) else ""
+
+
 def _check_embedded(plan: plans.Plan) -> None:
     """What a sandbox does can be watched only where the system call filter is ours to load."""
     if runtime(plan) != EMBEDDED:

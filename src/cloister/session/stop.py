@@ -40,8 +40,7 @@ def stop(record: registry.Record, *, grace_s: float = GRACE_S) -> None:
 def _end_processes(init: registry.Process, grace_s: float) -> None:
     """SIGTERM for what runs in the sandbox, but for its first two processes, and time to end."""
     try:
-        with open(f"/proc/{init.pid}/task/{init.pid}/children", encoding="ascii") as file:
-            first = {int(pid) for pid in file.read().split()[:1]}
+        first = registry.children(init.pid)[:1]
     except (OSError, ValueError):
         return
     open_ones: list[int] = []

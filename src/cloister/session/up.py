@@ -67,12 +67,12 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
     files.make_private_directory(project.sandboxes)
     with files.locked(catalogue.lock_of(project, name)):
         kept = catalogue.load(project, name)
-        overrides = options.overrides or _stored(kept)
+        overrides = options.overrides or stored_overrides(kept)
         wanted = prepare.current_plan(project, environ, overrides)
         how = "started"
         running = catalogue.live(project, name)
         if running is not None:
-            if running.plan == plan.fingerprint(wanted) and not options.anew:
+            if not options.anew and _is_current(running, wanted, environ):
                 return Up(project=project, record=running, how="running")
             stop.stop(running)
             prepare.clean_up(project.shared, tell)
@@ -97,6 +97,24 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
             "the sandbox ended as soon as it had started", resolution=f"see {catalogue.log_of(project, name)}"
         )
     return Up(project=project, record=record, how=how)
+
+
+def _is_current(running: registry.Record, wanted: plan.Plan, environ: Mapping[str, str]) -> bool:
+    """Whether it runs with this configuration, and of the image as it is now."""
+    if running.plan != plan.fingerprint(wanted):
+        return False
+    if running.container is None:
+        return True
+    from cloister.config import directories
+    from cloister.session import container  # off the path of the embedded runtime
+
+    return container.is_current(
+        running.container,
+        wanted,
+        host_facts.look(environ),
+        state_directory=directories.state_directory(environ),
+        workspace=running.workspace,
+    )
 
 
 def _start(
@@ -220,7 +238,7 @@ def _detach(log: str, *, keep: int) -> None:
     os.close(output)
 
 
-def _stored(kept: catalogue.Kept | None) -> Overrides | None:
+def stored_overrides(kept: catalogue.Kept | None) -> Overrides | None:
     """What the last `up` of this sandbox changed of the configuration."""
     if kept is None or kept.overrides is None:
         return None

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from cloister.errors import GatewayError, HostError
 from cloister.runtimes.embedded import Running
+from cloister.sandbox import registry
 from cloister.session.foreground import Signals
 from cloister.session.gateway_process import Gateway
 
@@ -36,6 +37,7 @@ class Waiter:
         self._tell = tell
         self._on_init = on_init
         self._init: int | None = None  # host pid of the sandbox's pid 1
+        self._made = False
         self._init_pidfd: int | None = None
         self._report = b""
         self._signals = Signals(self._forward)
@@ -105,8 +107,8 @@ class Waiter:
                 guarding.close()
 
     def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
-        """The guard of the mounts, once bubblewrap has made them all: then the sandbox's pid 1 has a child."""
-        if self._init is None or not _children(self._init):
+        """The guard of the mounts, once they are all made: of bubblewrap's, when the sandbox's pid 1 has a child."""
+        if self._init is None or not (self._made or registry.children(self._init)):
             return None
         try:
             guarding = guard(self._init)
@@ -132,9 +134,12 @@ class Waiter:
             continue
         return self._init
 
-    def is_started(self, init: int) -> None:
-        """The sandbox's first process has this number: signals are for its child, or for itself."""
-        self._init = init
+    def is_started(self, init: int, *, made: bool = False) -> None:
+        """The sandbox's first process has this number: signals are for its child, or for itself.
+
+        `made`: all of the sandbox is.
+        """
+        self._init, self._made = init, made
         with suppress(ProcessLookupError):
             self._init_pidfd = os.pidfd_open(init)
         self._on_init(init)
@@ -181,18 +186,13 @@ class Waiter:
         if self._init is None:
             return False
         try:
-            children = _children(self._init)
+            children = registry.children(self._init)
             if not children:
                 return False  # bubblewrap is still making the sandbox
             os.kill(children[0], number)
         except (OSError, ValueError):
             return True  # it has ended; poll tells
         return True
-
-
-def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(child) for child in file.read().split()]
 
 
 def _readable(descriptor: int, timeout_ms: int = 0) -> bool:

@@ -47,6 +47,9 @@ FORCED = f"""\
 [transfer]
 \tfsckObjects = true
 \tbundleURI = false
+[pack]
+\twindow = 0
+\tcompression = 1
 [diff]
 \tignoreSubmodules = all
 [commit]

@@ -141,6 +141,7 @@ GIT = ((b"content-type", b"application/x-git-upload-pack-request"),)
         ("GET", "/a/b.git/info/refs", (), "service=git-receive-pack", "forge.test"),
         ("GET", "/x", ((b"x-http-method-override", b"DELETE"),), None, "forge.test"),
         ("GET", "/x", ((b"x-method-override", b"patch"),), None, "forge.test"),
+        ("GET", "/x", ((b"x_http-method_override", b"DELETE"),), None, "forge.test"),
         ("get", "/x", (), None, "forge.test"),
     ],
 )

@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from urllib.parse import quote
 
 import brotli
@@ -109,6 +110,12 @@ def test_id_10_a_value_that_does_not_fit_is_an_error_without_it(value: bytes, in
         inject(request(), injection, Secret("api", value))
     assert '"api"' in str(caught.value)
     assert len(value) < 3 or repr(value)[2:-1] not in caught.value.brief
+
+
+def test_id_7_a_header_that_a_server_may_take_for_the_injected_one_is_dropped() -> None:
+    head = replace(request(), headers=((b"x_api_key", b"mine"), (b"x_api", b"kept")))
+    made = inject(head, HeaderInjection(name="x-api-key", template="{}"), Secret("api", b"real"))
+    assert made.headers == ((b"x_api", b"kept"), (b"x-api-key", b"real"))
 
 
 def test_withholding_leaves_other_values_alone() -> None:

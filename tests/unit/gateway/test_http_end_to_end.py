@@ -134,10 +134,11 @@ def test_path_rules_are_judged_on_the_raw_path(start: Start, path: str) -> None:
     assert read_all(allowed).endswith(b"ok")
 
 
-def test_http_7_a_method_override_is_judged_as_that_method(start: Start) -> None:
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x_http_method_override", "X-HTTP_Method"])
+def test_http_7_a_method_override_is_judged_as_that_method(start: Start, name: str) -> None:
     sandbox, origin = start(respond(OK), methods=["GET"], ports=[80])
     sock = sandbox.dial_name(NAME, 80)
-    sock.sendall(get(extra="X-HTTP-Method-Override: DELETE\r\n"))
+    sock.sendall(get(extra=f"{name}: DELETE\r\n"))
     assert read_all(sock).startswith(b"HTTP/1.1 403 ")
     assert not origin.seen
 

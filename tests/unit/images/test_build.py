@@ -12,7 +12,6 @@ from cloister.errors import CloisterError, HostError, UsageError
 from cloister.images import build as images
 from cloister.images import engine as engines
 from cloister.images.build import Built, Wish
-from cloister.images.choose import image_for
 from cloister.images.progress import Output, Step
 from cloister.images.render import DEFAULT_BASE
 from tests.unit.images.conftest import FakeEngine
@@ -120,8 +119,6 @@ def test_a_full_disk(docker: FakeEngine) -> None:
         "ERROR: exit code: 100",
     ]
     assert caught.value.resolution == "make room: docker system df, then: docker builder prune"
-    with pytest.raises(HostError, match="has not been built"):
-        image_for("python", workspace="/", engine=engines.find(None, os.environ))
 
 
 def test_a_directory_of_the_project_is_no_base(
@@ -214,19 +211,3 @@ def test_wishes_that_cannot_be_meant(wish: dict[str, str], words: str) -> None:
     with pytest.raises(CloisterError) as caught:
         images.checked(Wish(**{"name": "base", **wish}))  # type: ignore[arg-type]  # a test's words
     assert words in caught.value.brief
-
-
-def test_the_image_of_a_sandbox(docker: FakeEngine, tmp_path: Path) -> None:
-    engine = engines.find(None, os.environ)
-    (tmp_path / "go.mod").touch()
-    with pytest.raises(HostError) as caught:
-        image_for(None, workspace=str(tmp_path), engine=engine)
-    assert caught.value.brief == "the image 'go' has not been built on this engine (docker)"
-    assert caught.value.details == "chosen by go.mod: a project for go"
-    assert caught.value.resolution == "run: cloister image build go --runtime docker"
-    docker.knows("cloister/go:latest", "sha256:g")
-    assert image_for(None, workspace=str(tmp_path), engine=engine) == "cloister/go:latest"
-    assert (
-        image_for("docker.io/library/golang:1", workspace=str(tmp_path), engine=engine)
-        == "docker.io/library/golang:1"
-    )

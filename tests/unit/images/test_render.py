@@ -93,11 +93,23 @@ def test_layers_are_sound() -> None:
         assert json.dumps(layer.packages).isascii()
 
 
+def test_the_first_choice_that_the_distribution_has_counts() -> None:
+    layer = Layer(name="x", title="t", packages=("p",), choices=(("a", "b"), ("c",), ("d",)))
+    text = recipe("x", load_layers() | {"x": layer}, environment={}, files={}).files[CONTAINERFILE]
+    lines = [line.strip() for line in text.splitlines() if "chosen" in line]
+    assert lines == [
+        'chosen="d"; \\',
+        'if apt-cache "$@" show c >/dev/null 2>&1; then chosen="c"; fi; \\',
+        'if apt-cache "$@" show a >/dev/null 2>&1 && apt-cache "$@" show b >/dev/null 2>&1; then chosen="a b"; fi; \\',
+        'apt-get -q "$@" install -y --no-install-recommends p $chosen; \\',
+    ]
+
+
 def test_full_has_every_language_on_one_base() -> None:
     text = image_recipe("full").files[CONTAINERFILE]
     assert text.count("FROM ${BASE}") == 1
     for layer in load_layers().values():
-        assert all(package in text for package in layer.packages)
+        assert all(package in text for package in (*layer.packages, *sum(layer.choices, ())))
 
 
 def test_layers_hold_nothing_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,3 +118,9 @@ def test_a_dead_session_is_no_permission(shell: str) -> None:
     script = f"exec 9>/dev/null 8</dev/null; {bwrap_argv.HOLD_SCRIPT}echo started"
     done = subprocess.run([shell, "-c", script], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (125, b"")
+
+
+def test_where_something_is_mounted() -> None:
+    line = "355 422 254:0 /{0} /{0} ro,relatime - ext4 /dev/vda rw\n"
+    text = line.format("w/.git/config") + line.format("w/a\\040b") + "junk\n\n"
+    assert mount_check.mount_points(text) == {"/w/.git/config", "/w/a b"}

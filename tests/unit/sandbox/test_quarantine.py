@@ -50,6 +50,41 @@ def test_a_new_repository_loses_what_executes_and_stays_usable(workspace: Path) 
     assert git(clone, "status", "--short") == ""
 
 
+def test_git_status_runs_nothing_in_a_directory_of_a_tool_that_the_index_calls_a_submodule(
+    workspace: Path,
+) -> None:
+    git(workspace, "init", "-q")
+    snapshot = scan.scan(str(workspace), home="/nonexistent").nested
+    hidden = workspace / "node_modules/package"
+    git(workspace, "init", "-q", str(hidden))
+    git(hidden, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x")
+    ran = workspace.parent / "ran"
+    git(hidden, "config", "core.fsmonitor", f"touch {ran}; false")
+    git(workspace, "-c", "advice.addEmbeddedRepo=false", "add", "-f", "node_modules/package")
+    git(workspace, "status")
+    assert ran.exists(), "the attack works"
+    ran.unlink()
+    assert set(sweep(workspace, snapshot)) == {"node_modules/package/.git/config"}
+    git(workspace, "status")
+    assert not ran.exists()
+
+
+def test_in_directories_of_tools_git_is_looked_at_and_nothing_else(workspace: Path) -> None:
+    for path in ("target/a/.vscode", "target/a/deep/.git/hooks", "elsewhere"):
+        (workspace / path).mkdir(parents=True)
+    (workspace / "target/a/.vscode/tasks.json").write_text("{}")
+    (workspace / "target/a/deep/.git/hooks/pre-commit").write_text("x")  # no repository: git does not obey it
+    (workspace / "target/link").mkdir()
+    (workspace / "target/link/.git").symlink_to("../../elsewhere")
+    (workspace / "target/pointer").mkdir()
+    (workspace / "target/pointer/.git").write_text("gitdir: ../../elsewhere\n")
+    locked = workspace / "target/locked"
+    git(workspace, "init", "-q", str(locked))
+    git(locked, "config", "core.fsmonitor", "false")
+    locked.chmod(0)
+    assert set(sweep(workspace)) == {"target/link/.git", "target/pointer/.git", "target/locked/.git/config"}
+
+
 def test_an_untouched_new_repository_is_left_alone(workspace: Path) -> None:
     git(workspace, "init", "-q", "clone")
     before = (workspace / "clone/.git/config").read_bytes()

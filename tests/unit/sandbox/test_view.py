@@ -11,7 +11,7 @@ import pytest
 from cloister.sandbox import view
 from cloister.sandbox.environment import SSH_AGENT
 from cloister.sandbox.facts import Facts
-from cloister.sandbox.protect import Protection
+from cloister.sandbox.protect import Placeholder, Protection
 from cloister.sandbox.spec import Bind, Data, SandboxSpec
 
 FILES = {".npmrc": "//r/:_authToken=npm_x\n", ".config/gh/hosts.yml": "github.com:\n"}
@@ -103,3 +103,13 @@ def test_a_private_copy_is_seen_at_the_projects_own_path(home: Path, tmp_path: P
     assert spec.cwd == str(project), "the copy has no such directory"
     assert spec_of(home, {}, source=source, cwd="/both").cwd == f"{project}/both"
     assert spec_of(home, {}, cwd="/only/here").cwd == f"{project}/only/here"
+
+
+def test_go_is_told_that_a_placeholder_is_no_repository(home: Path) -> None:
+    """Else every `go build` in a project without git fails: "error obtaining VCS status"."""
+    scan = Protection(workspace="/w", placeholders=(Placeholder("/w/.git"),))
+    settings = view.Settings({"packages": {"environment": {"GOPROXY": "p"}}})
+    assert view.package_environment(settings, scan) == {"GOFLAGS": "-buildvcs=false", "GOPROXY": "p"}
+    assert view.package_environment(settings, Protection(workspace="/w")) == {"GOPROXY": "p"}
+    below = Protection(workspace="/w", placeholders=(Placeholder("/w/sub/.git"),))
+    assert "GOFLAGS" not in view.package_environment(settings, below)
