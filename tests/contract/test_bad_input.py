@@ -103,7 +103,7 @@ def test_an_images_own_entry_point_user_and_variables_widen_nothing(contained: W
     try:
         script = 'echo "$(id -u) $HOME $PWD"; touch /nowhere/x 2>/dev/null || echo closed'
         done = contained.cloister("run", "--image", hostile, "--", "/bin/sh", "-c", script, timeout_s=120)
-        assert done.code == 0, done
+        assert done.code == 0, done.err
         uid, home, directory = done.out.splitlines()[0].split()
         assert (uid != "0", home, directory) == (
             True,

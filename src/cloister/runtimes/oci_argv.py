@@ -216,6 +216,100 @@ def _tmpfs(one: Tmpfs, spec: SandboxSpec, host: Host) -> str:
 
 
 def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
+    if not agent.has_sh and host.engine != PODMAN:
+        # Else the script does it. To podman one limit means: none of those that its configuration names.
+        rendered.append("--ulimit=core=0:0")
+    rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
+    rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
+    # Docker takes a name that its client's environment lacks for "unset it" (moby, ReplaceOrAppendEnvVars).
+    option = "unsetenv" if host.engine == PODMAN else "env"
+    rendered += [f"--{option}={name}" for name in agent.unset]
+    rendered += _mounts(spec, host)
+    command = _command(spec, agent, host)
+    return [*rendered, f"--entrypoint={command[0]}", agent.image, *command[1:]]
+
+
+def start_agent(names: Names, *, attached: bool) -> list[str]:
+    """Start the agent: in the background, or with the caller's standard streams until it ends."""
+    return ["start", "--attach", "--interactive", names.agent] if attached else ["start", names.agent]
+
+
+def wait_container(name: str) -> list[str]:
+    """Wait for a container's end, and print its exit code."""
+    return ["wait", name]
+
+
+def last_words(name: str) -> list[str]:
+    """What a container has printed last."""
+    return ["logs", "--tail=20", name]
+
+
+def remove(engine: str, names: Names) -> list[list[str]]:
+    """End both containers and remove them, with volumes that nobody named. podman wants the joined one gone first."""
+    options = ["rm", "--force", "--volumes"]
+    if engine == PODMAN:
+        return [[*options, "--time=0", names.agent], [*options, "--time=0", names.holder]]
+    return [[*options, names.agent, names.holder]]
+
+
+def mount(source: str, target: str, *, writable: bool) -> str:
+    """The value of `--mount` for a directory or file of the host: one line of CSV (RFC 4180)."""
+    fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
+    return ",".join(_csv(field) for field in fields)
+
+
+def _common(names: Names, seccomp: str) -> list[str]:
+    return [
+        "--pull=never",
+        f"--label={SANDBOX_LABEL}={names.sandbox}",
+        f"--label={PROJECT_LABEL}={names.project}",
+        "--restart=no",
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        f"--security-opt=seccomp={seccomp}",
+        "--ipc=private",
+        "--cgroupns=private",
+    ]
+
+
+def _limits(memory_bytes: int | None, cpus: float | None, pids: int | None) -> Iterator[str]:
+    if memory_bytes is not None:
+        yield f"--memory={memory_bytes}"
+        yield f"--memory-swap={memory_bytes}"
+    if cpus is not None:
+        yield f"--cpus={cpus:g}"
+    if pids is not None:
+        yield f"--pids-limit={pids}"
+
+
+def _mounts(spec: SandboxSpec, host: Host) -> Iterator[str]:
+    for one in spec.mounts:
+        match one:
+            case Bind():
+                yield f"--mount={mount(one.source, one.target, writable=one.writable)}"
+            case Tmpfs():
+                yield f"--tmpfs={one.target}:{_tmpfs(one, spec, host)}"
+            case _:
+                raise TypeError(
+                    f"a container cannot be given {one!r}: runtimes/oci_files.py makes files of it"
+                )
+
+
+def _tmpfs(one: Tmpfs, spec: SandboxSpec, host: Host) -> str:
+    options = ["rw", "nosuid", "nodev", "noexec" if one.noexec else "exec"]
+    mode = one.mode
+    if one.owned and host.engine == PODMAN:
+        mode = 0o1777  # podman cannot give it away; the sandbox has no other user
+    elif one.owned:
+        options += [f"uid={spec.uid}", f"gid={spec.gid}"]
+    options.append(f"mode={mode:04o}")
+    if one.size_bytes is not None:
+        options.append(f"size={one.size_bytes}")
+    return ",".join(options)
+
+
+def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
     if not agent.has_sh:
         return list(spec.command)
     limits = spec.limits
