@@ -931,7 +931,7 @@ def processes_outside(found: Probe) -> None:
 
     def seen() -> str:
         for pid in pids():
-            for file in ("cmdline", "environ"):
+            for file in ("comm", "cmdline", "environ"):
                 try:
                     with open(f"/proc/{pid}/{file}", "rb") as stream:
                         if mark in stream.read():
