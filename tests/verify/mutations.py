@@ -6,6 +6,7 @@ There is no switch for any of this in cloister itself: functions are replaced, a
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -21,18 +22,21 @@ from cloister.gateway import connection, daemon, judge, resolver, strict
 from cloister.gateway.http import body, h1_client, h1_server
 from cloister.gateway.judge import Asked
 from cloister.gateway.record import Record
+from cloister.gateway.services import Services
 from cloister.gateway.upstream import Dialler
 from cloister.network import plumb
 from cloister.policy import decide
 from cloister.policy.decide import Splice
 from cloister.policy.names import parse_host
-from cloister.runtimes import bwrap_argv, embedded, enter, seccomp
+from cloister.runtimes import bwrap_argv, embedded, seccomp
 from cloister.sandbox import view
 from cloister.sandbox.spec import Bind, Proc
 from cloister.session import live
+from cloister.system import linux
 from cloister.types import Allow, Host, HostPattern, Reach, Rule
 from cloister.values import replace as replaced
 from cloister.verify import overlay, run
+from cloister.verify.witnesses import Witnesses
 
 Patch = pytest.MonkeyPatch
 Weaken = Callable[[Patch, Path], None]
@@ -71,7 +75,7 @@ def lenient_names(patch: Patch, scratch: Path) -> None:
     allow_all(patch, scratch)
     patch.setattr(judge, "parse_host", lambda text: Host(text.strip("[]").replace("\0", "")))
     patch.setattr(strict, "authority", _split)
-    patch.setattr(strict, "_TARGET", strict.re.compile(rb"[^ ]+"))
+    patch.setattr(strict, "_TARGET", re.compile(rb"[^ ]+"))
     patch.setattr(strict, "_lines", _lines_with_anything(strict._lines))
     patch.setattr(Dialler, "_guarded", staticmethod(lambda _host, addresses, _rule: addresses))
 
@@ -148,8 +152,7 @@ def lenient_parser(patch: Patch, _: Path) -> None:
 @mutation("unwatched")
 def unwatched(patch: Patch, _: Path) -> None:
     """Nobody looks for placeholders in requests, nor for values in answers."""
-    services = daemon.Services
-    patch.setattr(daemon, "Services", lambda **fields: services(**{**fields, "watched": {}}))
+    patch.setattr(daemon, "Services", lambda **fields: Services(**{**fields, "watched": {}}))
 
 
 @mutation("keeps-client-header")
@@ -287,7 +290,7 @@ def unlimited(patch: Patch, _: Path) -> None:
 @mutation("exec-unfiltered")
 def exec_unfiltered(patch: Patch, _: Path) -> None:
     """A process that enters later gets no filter."""
-    patch.setattr(enter.linux, "set_seccomp_filter", lambda _filter: None)
+    patch.setattr(linux, "set_seccomp_filter", lambda _filter: None)
 
 
 @mutation("silent")
@@ -339,10 +342,9 @@ def _datagrams(sock: socket.socket) -> None:
 
 def _learn(patch: Patch, ports: list[int]) -> None:
     """Learn the witnesses' ports before anything is forked."""
-    original = run.Witnesses
 
     def known() -> Any:
-        found = original()
+        found = Witnesses()
         ports[:] = [found.tcp.getsockname()[1], found.udp.getsockname()[1]]
         return found
 

@@ -234,10 +234,10 @@ def second_request_elsewhere(found: Probe) -> None:
 def absolute_form(found: Probe) -> None:
     bound, other = name("bound"), name("open")
     found.control("the origin form", lambda: fetch(bound, "/control-ID-3"))
-    found.attack(
-        f"absolute form for {other} within TLS to {bound}",
-        lambda: once(bound, get(f"https://{other}/attack-ID-3", other)),
-    )
+    for target, host in ((f"https://{other}", other), (f"http://{other}:443", f"{other}:443")):
+        found.attack(
+            f"absolute form {target} within TLS to {bound}", once, bound, get(f"{target}/attack-ID-3", host)
+        )
 
 
 @probe("ID-4")
@@ -700,7 +700,9 @@ def the_host(found: Probe) -> None:
     found.control("a granted name on 443", lambda: fetch(name("open"), "/control-NET-7"))
     for address in ("127.0.0.1", "::1", *CONFIG["host_addresses"]):
         found.attack(f"the host's port {port} at {address}", reach, address)
-    found.attack("the gateway's control socket", lambda: unix(CONFIG["control_socket"]))
+    found.attack(
+        "the gateway's control socket", unix, f"{CONFIG['runs']}/{os.environ.get('CLOISTER_SANDBOX')}.sock"
+    )
 
 
 def unix(path: str) -> str:
@@ -820,7 +822,10 @@ def special_files(found: Probe) -> None:
     found.attack("set-user-id", lambda: os.chmod(path, 0o4750))
     found.attack("set-group-id", lambda: os.chmod(path, 0o2750))
     found.attack("create a set-user-id file", suid, f"{path}-new")
-    found.attack("a device", lambda: os.mknod(f"{path}-device", stat.S_IFBLK | 0o600, os.makedev(8, 0)))
+    found.attack("a device", os.mknod, f"{path}-device", stat.S_IFBLK | 0o600, os.makedev(8, 0))
+    for one in (path, f"{path}-new", f"{path}-device"):
+        if os.path.lexists(one):
+            os.unlink(one)
 
 
 def suid(path: str) -> str:

@@ -18,14 +18,14 @@ from importlib import resources
 
 from cloister import __version__
 from cloister.config.settings import Overrides
-from cloister.errors import UsageError
+from cloister.errors import CloisterError, UsageError
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
 from cloister.sandbox import registry
 from cloister.session import attach, cleanup, prepare
 from cloister.session.run import RunOptions, Stage, run
 from cloister.system import files
-from cloister.values import dataclass
+from cloister.values import dataclass, replace
 from cloister.verify import observed, overlay, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
@@ -36,6 +36,7 @@ from cloister.verify.witnesses import Witnesses, wait_for
 
 PASS_TIMEOUT_S = 90.0
 _ARRIVAL_S = 2.0
+_TEMPORARY = "/tmp"  # noqa: S108 - the sandbox's own
 _PRIVATE = (".ssh/id_ed25519", ".aws/credentials", ".config/gh/hosts.yml", ".netrc", ".bash_history")
 
 
@@ -132,10 +133,11 @@ def _live(
     ]
     with ExitStack() as stack:
         witnesses = stack.enter_context(_witnesses())
+        mark = stack.enter_context(_marked())
         later = Attacker(lambda: _enter(record, environ))
         stack.callback(later.end)
         witnesses.start()
-        config = _config(witnesses, ids=_with_later(suited), workspace="/tmp", pids=0)  # noqa: S108 - the sandbox's
+        config = _config(witnesses, ids=_with_later(suited), workspace=_TEMPORARY, pids=0, process_mark=mark)
         told = {EXEC: _pass(later, config, EXEC, progress)}
         breaches = {} if record.init is None else {"K-1": observed.confinement(record.init)}
     witness = Witness(breaches=breaches, failures={})
@@ -174,18 +176,24 @@ def _staged(
             private_files=[f"{home}/{path}" for path in _PRIVATE],
             planted=places.PLANTED,
             masked=places.MASKED,
-            control_socket=_control_socket(place),
+            runs=place.project.runs,
         )
         before = place.planted()
         told = {FIRST: _pass(first, config, FIRST, progress)}
         seen = _looked_at(place)
         later.go()
-        told[EXEC] = _pass(later, config, EXEC, progress)
+        trouble = ""
+        try:
+            told[EXEC] = _pass(later, config, EXEC, progress)
+        except CloisterError as error:  # the sandbox may have been killed for what the first one achieved
+            trouble = f"exec: {error.brief}"
         seen = _joined(seen, _looked_at(place), {"FS-1": observed.planted(before, place)})
         later.end()
         first.end()
         cleanup.sweep(place.project, lambda _: None)  # if it had to be killed
         witness = _witness(place, witnesses, before, told, seen)
+        if trouble:
+            witness = replace(witness, failures={probe.id: (trouble,) for probe in chosen})
         return [verdict.judge(probe, told, witness, (FIRST, EXEC)) for probe in chosen]
 
 
@@ -239,7 +247,7 @@ def _enter(record: registry.Record | None, environ: Mapping[str, str]) -> int:
     """In a child: the probes as a later process."""
     if record is None:
         raise UsageError("the sandbox has ended")
-    return attach.execute(record, attach.Command(argv=COMMAND, directory="/tmp"), environ)  # noqa: S108 - the sandbox's
+    return attach.execute(record, attach.Command(argv=COMMAND, directory=_TEMPORARY), environ)
 
 
 def _pass(attacker: Attacker, config: Mapping[str, object], name: str, progress: Progress) -> dict[str, Told]:
@@ -330,7 +338,6 @@ def _config(
         "host_addresses": _own_addresses(),
         "workspace": workspace,
         "pids": pids,
-        "process_mark": "cloister verify",
         **more,
     }
 
@@ -343,10 +350,6 @@ def _own_addresses() -> list[str]:
         except OSError:
             return []
         return [str(sock.getsockname()[0])]
-
-
-def _control_socket(place: Place) -> str:
-    return f"{place.project.runs}/{place.project.id}.sock"
 
 
 def _pids(plan: plans.Plan) -> int:

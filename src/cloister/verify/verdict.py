@@ -13,7 +13,7 @@ import re
 from enum import Enum
 
 from cloister.errors import UntrustedInputError
-from cloister.values import dataclass
+from cloister.values import dataclass, replace
 from cloister.verify.probes import LATER, Probe
 
 TYPE_CHECKING = False
@@ -141,15 +141,15 @@ def _later(
         return Result(probe=probe, outcome=Outcome.NOT_APPLICABLE, reason="no later process was tried")
     found = {name: one for name, one in told.get(EXEC, {}).items() if name in LATER}
     missing = [name for name in LATER if name not in found]
-    if missing and not found:
-        return Result(
-            probe=probe, outcome=Outcome.CONTROL_FAILED, reason="the later process told nothing", evidence=()
-        )
     joined = Told(
         attacks=tuple(one for each in found.values() for one in each.attacks),
         controls=tuple(one for each in found.values() for one in each.controls),
     )
-    return _judge(probe, {EXEC: joined}, witness, (EXEC,))
+    result = _judge(probe, {EXEC: joined}, witness, (EXEC,))
+    if missing and result.outcome is not Outcome.BREACHED:
+        reason = f"the later process did not tell of {', '.join(missing)}"
+        return replace(result, outcome=Outcome.CONTROL_FAILED, reason=reason)
+    return result
 
 
 def marks(seen: bytes, ids: Sequence[str]) -> frozenset[str]:
