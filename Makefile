@@ -28,6 +28,7 @@ test: check          ## everything: check, then end-to-end tests as root and as 
 	@tools/setup-tests.sh
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile tests/e2e
 	$(BIN)/pytest tests/contract
+	$(BIN)/pytest tests/verify
 
 images: setup        ## every container image, with Docker and Podman, and what its tools do (CI builds three of them)
 	@tools/setup-tests.sh

@@ -47,3 +47,10 @@ def test_the_reference_is_what_the_model_says() -> None:
         [sys.executable, ROOT / "tools" / "reference.py"], capture_output=True, text=True, check=True
     ).stdout
     assert made == (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+
+
+def test_the_claims_of_the_threat_model_are_the_probes() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "tools" / "claims.py", "--print"], capture_output=True, text=True, check=True
+    ).stdout
+    assert made == (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")

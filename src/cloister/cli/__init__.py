@@ -48,6 +48,7 @@ COMMANDS = {
     "services": ("services", "list, start, stop and remove the project's services"),
     "logs": ("logs", "show what the sandbox did on the network"),
     "completion": ("completion", "print completions for a shell"),
+    "verify": ("verify", "attack a sandbox with your configuration, and say whether it holds"),
     "doctor": ("doctor", "say what this host can do, and what to type where it cannot"),
 }
 

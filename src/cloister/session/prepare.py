@@ -42,7 +42,8 @@ def run(
     plan = current_plan(project, environ, options.overrides)
     stage = options.stage
     if stage is not None:
-        _check_embedded(plan)
+        if stage.observer is not None:
+            _check_embedded(plan)
         plan, project = stage.adapt(plan), stage.project
         source = project.workspace
     else:

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What stands in for a project's own things in a sandbox that is only watched (`cloister audit`).
+    """What stands in for a project's own things in a sandbox that is watched (`cloister audit`) or attacked (`verify`).
 
-    `project` is throw-away: its workspace, a copy, is shown at the real one's path, unprotected. `adapt` changes the
-    compiled plan. `observer` is a Unix socket that gets the listener of runtimes/exec_watch.py.
+    `project` is throw-away. A workspace of its own that is a copy is shown at the real one's path, unprotected. `adapt`
+    changes the compiled plan. `observer` is a Unix socket that gets the listener of runtimes/exec_watch.py.
     """
 
     project: Project
     adapt: Callable[[Plan], Plan]
-    observer: int
+    observer: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,186 @@
+"""The probes: what each claims, how it is attacked, and which weakened sandbox must breach it.
+
+Rule 1: a probe counts only with a mutation: tests/verify runs a sandbox that is weakened in that way, and it must say
+        "breached". A test compares this list with the mutations and with inside.py.
+Rule 2: no I/O. docs/threat-model.md is made of this list.
+
+Ids are those of docs/architecture.md's table; SECRET-1 and AUDIT-1 are the promises that no single attack stands for.
+"""
+
+from __future__ import annotations
+
+from cloister.values import dataclass
+
+EXIT, SECRETS, PLANTING, KERNEL, SILENCE = "no exit", "no secrets", "no planting", "confinement", "no silence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One claim. `own_origin`: it needs the names of a verification's own origins, so not in a user's live sandbox."""
+
+    id: str
+    promise: str
+    claim: str
+    attack: str
+    mutation: str
+    own_origin: bool = True
+
+
+def _probe(
+    name: str, promise: str, claim: str, attack: str, mutation: str, *, own_origin: bool = True
+) -> Probe:
+    return Probe(
+        id=name, promise=promise, claim=claim, attack=attack, mutation=mutation, own_origin=own_origin
+    )
+
+
+PROBES: tuple[Probe, ...] = (
+    _probe(
+        "NET-1", EXIT, "A name that no rule grants is not reached, with the proxy or without it.",
+        "connect directly, by CONNECT, and to an address with that name inside", "allow-all",
+    ),
+    _probe(
+        "NET-2", EXIT, "A port that no rule names is refused at once.",
+        "connect to ports of public addresses", "forwarded-port",
+    ),
+    _probe(
+        "NET-3", EXIT, "No datagram and no raw packet leaves.",
+        "UDP to the host and the Internet, ICMP, SCTP, raw sockets", "forwarded-port",
+    ),
+    _probe(
+        "NET-4", EXIT, "DNS answers granted names alone and carries nothing outside.",
+        "other names, data in labels, other resolvers on UDP, TCP and TLS, TXT", "allow-all",
+    ),
+    _probe("NET-5", EXIT, "IPv6 is held as IPv4 is.", "the attacks of NET-1 and NET-2 over IPv6", "allow-all"),
+    _probe(
+        "NET-6", EXIT, "The sandbox cannot change its network.",
+        "set flags, add a route, add a link", "owner-of-network", own_origin=False,
+    ),
+    _probe(
+        "NET-7", EXIT, "The host's own services are out of reach.",
+        "the host's loopback and addresses, the gateway's control socket", "forwarded-port",
+    ),
+    _probe(
+        "NAME-1", EXIT, "A name with odd bytes is no name.", "CONNECT with NUL, control bytes, empty labels",
+        "lenient-names",
+    ),
+    _probe(
+        "NAME-2", EXIT, "What looks like a granted name is not granted.",
+        "prefixes, suffixes, subdomains, the apex, look-alikes", "allow-all",
+    ),
+    _probe(
+        "NAME-3", EXIT, "An address is no name, in any spelling.",
+        "CONNECT to decimal, hexadecimal, octal, mapped and translated loopback addresses", "lenient-names",
+    ),
+    _probe(
+        "NAME-4", EXIT, "Metadata services of clouds are out of reach.",
+        "CONNECT and connect to their addresses and names", "lenient-names",
+    ),
+    _probe(
+        "TLS-1", EXIT, "What is not TLS does not pass where TLS was granted.",
+        "SSH and broken records within CONNECT to port 443", "raw-tunnel",
+    ),
+    _probe("TLS-2", EXIT, "TLS without a server name does not pass.", "a hello without SNI", "raw-tunnel"),
+    _probe(
+        "TLS-3", EXIT, "A name and an address that do not belong together do not pass.",
+        "another name at a granted one's address, a granted name at another address", "raw-tunnel",
+    ),
+    _probe(
+        "ID-1", SECRETS, "Host, server name and destination are one, or nothing is sent.",
+        "a Host or a server name that differs from the destination", "follows-host-header",
+    ),
+    _probe(
+        "ID-2", SECRETS, "Each request on a connection is judged anew.",
+        "a second request for another host", "follows-host-header",
+    ),
+    _probe(
+        "ID-3", SECRETS, "An absolute target within a tunnel does not lead elsewhere.",
+        "absolute form for another host", "follows-host-header",
+    ),
+    _probe("ID-4", SECRETS, "A request has one Host.", "two Host lines", "lenient-parser"),
+    _probe(
+        "ID-5", SECRETS, "A placeholder goes to no host that its credential is not bound to.",
+        "in a header, within Basic, in query and path", "unwatched",
+    ),
+    _probe(
+        "ID-7", SECRETS, "What the client puts where the credential goes is dropped.",
+        "the injected header in odd case, and twice", "keeps-client-header",
+    ),
+    _probe(
+        "ID-8", SECRETS, "The proxy's own headers do not go upstream.", "Proxy-Authorization", "keeps-hop-headers",
+    ),
+    _probe(
+        "ID-9", SECRETS, "An upstream that echoes the credential is masked.",
+        "an echo in head and body, plain and in base64", "unwatched",
+    ),
+    _probe("ID-11", SECRETS, "No placeholder goes over cleartext.", "the placeholder over HTTP", "unwatched"),
+    _probe(
+        "SECRET-1", SECRETS, "A credential's value is nowhere in the sandbox.",
+        "search environments, files and the memory of every process, from inside and from outside", "value-inside",
+    ),
+    _probe(
+        "HTTP-1", EXIT, "A body has one length.", "Content-Length against Transfer-Encoding, twice, identity",
+        "lenient-parser",
+    ),
+    _probe(
+        "HTTP-2", EXIT, "A head that can be read in two ways is refused.",
+        "a space before the colon, folding, bare line feeds, NUL", "lenient-parser",
+    ),
+    _probe("HTTP-4", EXIT, "A rule's paths cannot be dodged.", "dots, escapes, slashes, parameters", "any-path"),
+    _probe("HTTP-7", EXIT, "A rule's methods cannot be dodged.", "another method, override headers", "any-method"),
+    _probe(
+        "FS-1", PLANTING, "What the host executes on its own cannot be planted.",
+        "git hooks and configuration, editors' and agents' settings, new and by renaming", "unprotected",
+    ),
+    _probe(
+        "CFG-1", PLANTING, "The sandbox cannot change its own configuration.",
+        "write, replace and remove cloister.toml", "unprotected",
+    ),
+    _probe(
+        "FS-2", SECRETS, "No link leads out of the workspace.",
+        "symbolic and hard links, .., /proc/self/root, magic links", "home-shown",
+    ),
+    _probe(
+        "FS-3", SECRETS, "The host's home and other projects are invisible.",
+        "read known places, and look everywhere", "home-shown",
+    ),
+    _probe(
+        "FS-4", PLANTING, "No set-user-id file and no device can be made.", "chmod, create, mknod", "unfiltered",
+        own_origin=False,
+    ),
+    _probe("FS-6", SECRETS, "Secrets in the workspace are masked.", "read .env and private keys", "unprotected"),
+    _probe(
+        "K-1", KERNEL, "The agent has no capability, cannot gain one, and is filtered.",
+        "look, from inside and from outside; become uid 0", "owner-of-network", own_origin=False,
+    ),
+    _probe(
+        "K-2", KERNEL, "No new namespaces, no mounts.", "unshare, mount, chroot, setns", "unfiltered",
+        own_origin=False,
+    ),
+    _probe(
+        "K-3", KERNEL, "Processes outside are invisible; no core dumps.", "look through /proc", "host-processes",
+        own_origin=False,
+    ),
+    _probe(
+        "K-4", KERNEL, "Rare and dangerous system calls and sockets are refused.",
+        "each by its number; AF_ALG, AF_VSOCK, AF_PACKET; TIOCSTI", "unfiltered", own_origin=False,
+    ),
+    _probe(
+        "K-5", KERNEL, "No socket of the host is in reach, and no descriptor is inherited.",
+        "abstract sockets, the bus, engines' sockets, /proc/self/fd", "inherited-descriptor", own_origin=False,
+    ),
+    _probe(
+        "K-6", KERNEL, "The limit of processes holds.", "more threads than the limit", "unlimited", own_origin=False,
+    ),
+    _probe(
+        "K-7", KERNEL, "A process that enters later is confined as the first one is.",
+        "K-1 to K-5, FS-4 and NET-6 from a later exec", "exec-unfiltered", own_origin=False,
+    ),
+    _probe(
+        "AUDIT-1", SILENCE, "What was allowed and what was refused is in the audit log.",
+        "one of each; the host reads the log", "silent",
+    ),
+)  # fmt: skip
+
+BY_ID = {probe.id: probe for probe in PROBES}
+LATER = ("K-1", "K-2", "K-3", "K-4", "K-5", "FS-4", "NET-6")  # what K-7 is made of

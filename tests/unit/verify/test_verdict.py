@@ -1,0 +1,134 @@
+"""A probe's outcome: a breach wins, "held" must be earned, and what comes from inside is only data."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from cloister.errors import UntrustedInputError
+from cloister.verify import report, verdict
+from cloister.verify.probes import BY_ID, LATER
+from cloister.verify.run import Report
+from cloister.verify.verdict import EXEC, FIRST, Attempt, Outcome, Result, Told, Witness
+
+PROBE = BY_ID["NET-1"]
+GOOD, BAD = Attempt(what="one", succeeded=True, got="200"), Attempt(what="two", succeeded=False, got="403")
+HELD = Told(attacks=(BAD,), controls=(GOOD,))
+NOTHING = Witness(breaches={}, failures={})
+BOTH = (FIRST, EXEC)
+
+
+def judged(
+    first: Told | None, later: Told | None = HELD, witness: Witness = NOTHING, name: str = "NET-1"
+) -> Outcome:
+    told = {key: {name: one} for key, one in ((FIRST, first), (EXEC, later)) if one is not None}
+    return verdict.judge(BY_ID[name], told, witness, BOTH).outcome
+
+
+def test_held_needs_attacks_and_controls_in_every_pass() -> None:
+    assert judged(HELD) is Outcome.HELD
+    assert judged(HELD, None) is Outcome.CONTROL_FAILED
+    assert judged(Told(attacks=(BAD,))) is Outcome.CONTROL_FAILED
+    assert judged(Told(attacks=(BAD,), controls=(GOOD, BAD))) is Outcome.CONTROL_FAILED
+
+
+def test_a_judge_that_was_told_nothing_does_not_say_held() -> None:
+    assert verdict.judge(PROBE, {}, NOTHING, BOTH).outcome is Outcome.CONTROL_FAILED
+
+
+def test_a_breach_wins_over_everything() -> None:
+    breached = Told(attacks=(BAD, GOOD), controls=(BAD,))
+    assert judged(breached) is Outcome.BREACHED
+    assert judged(HELD, breached) is Outcome.BREACHED
+    assert judged(Told(missing="no IPv6", attacks=(GOOD,))) is Outcome.BREACHED
+
+
+def test_the_witness_outside_decides_whatever_was_said_inside() -> None:
+    assert (
+        judged(HELD, witness=Witness(marks=frozenset({"attack-NET-1"}), breaches={}, failures={}))
+        is Outcome.BREACHED
+    )
+    assert judged(HELD, witness=Witness(breaches={"NET-1": ("seen",)}, failures={})) is Outcome.BREACHED
+    assert judged(HELD, witness=Witness(breaches={}, failures={"NET-1": ("no",)})) is Outcome.CONTROL_FAILED
+
+
+def test_what_is_missing_is_not_applicable() -> None:
+    assert judged(Told(missing="no IPv6"), Told(missing="no IPv6")) is Outcome.NOT_APPLICABLE
+
+
+def test_k_7_is_made_of_the_later_process_alone() -> None:
+    probe = BY_ID["K-7"]
+    told = {FIRST: dict.fromkeys(LATER, Told(attacks=(GOOD,))), EXEC: dict.fromkeys(LATER, HELD)}
+    assert verdict.judge(probe, told, NOTHING, BOTH).outcome is Outcome.HELD
+    told[EXEC]["K-4"] = Told(attacks=(GOOD,), controls=(GOOD,))
+    assert verdict.judge(probe, told, NOTHING, BOTH).outcome is Outcome.BREACHED
+    assert verdict.judge(probe, {FIRST: told[FIRST]}, NOTHING, BOTH).outcome is Outcome.CONTROL_FAILED
+    del told[EXEC]["K-1"]
+    told[EXEC]["K-4"] = HELD
+    assert verdict.judge(probe, told, NOTHING, BOTH).outcome is Outcome.CONTROL_FAILED
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"[]", b"7", b'{"id": "x"}', b'{"id": 1, "attacks": 3}', b"\xff", b"null"]
+)
+def test_a_line_that_cannot_be_understood_is_an_error(line: bytes) -> None:
+    with pytest.raises(UntrustedInputError):
+        verdict.parse(line)
+
+
+def test_what_comes_from_inside_is_made_printable_and_an_odd_success_counts() -> None:
+    line = {
+        "id": "K-1",
+        "attacks": [{"what": "\x1b]0;x\x07", "succeeded": "no", "got": "a" * 9999}],
+        "controls": [],
+        "missing": "",
+    }
+    parsed = verdict.parse(json.dumps(line).encode())
+    assert parsed is not None
+    (attempt,) = parsed[1].attacks
+    assert attempt.succeeded
+    assert "\x1b" not in attempt.what
+    assert len(attempt.got) == 400
+    assert verdict.parse(b'{"done": true}') is None
+
+
+def test_marks_name_their_probe_and_no_other() -> None:
+    seen = b"GET /attack-K-1-x HTTP/1.1 control-NET-12"
+    assert verdict.marks(seen, ["K-1", "K-11", "NET-1", "NET-12"]) == {"attack-K-1", "control-NET-12"}
+
+
+def results(*outcomes: Outcome) -> tuple[Result, ...]:
+    return tuple(
+        Result(probe=PROBE, outcome=one, reason="<because> #1", evidence=("a & b",)) for one in outcomes
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ((Outcome.HELD,), 0),
+        ((Outcome.HELD, Outcome.NOT_APPLICABLE), 0),
+        ((Outcome.HELD, Outcome.CONTROL_FAILED), 3),
+        ((Outcome.CONTROL_FAILED, Outcome.BREACHED), 1),
+        ((), 3),
+    ],
+)
+def test_exit_codes(outcomes: tuple[Outcome, ...], code: int) -> None:
+    assert verdict.exit_code(results(*outcomes)) == code
+
+
+def test_reports_render_every_outcome() -> None:
+    found = Report(
+        version="1", kernel="6", machine="x86_64", runtime="embedded", policy="p", user=0, started=0.0,
+        duration_s=1.0, passes=BOTH, results=results(*Outcome),
+    )  # fmt: skip
+    document = json.loads(report.document(found))
+    assert [one["outcome"] for one in document["results"]] == [one.value for one in Outcome]
+    assert document["time"] == "1970-01-01T00:00:00Z"
+    suite = ElementTree.fromstring(report.junit(found))
+    assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("1", "1", "1")
+    assert report.tap(found).splitlines()[:3] == ["TAP version 14", "1..4", f"ok 1 - NET-1 {PROBE.claim}"]
+    assert report.tap(found).count("\nnot ok") == 2
+    assert report.summary(found.results) == "1 held, 1 breached, 1 not applicable, 1 control failed"

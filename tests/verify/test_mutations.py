@@ -1,0 +1,76 @@
+"""Every probe finds its weakened sandbox; and a sandbox that is not weakened holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from cloister.verify import inside
+from cloister.verify.probes import BY_ID, PROBES
+from cloister.verify.run import Options, Report, verify
+from cloister.verify.verdict import Outcome, exit_code
+from tests.verify.mutations import MUTATIONS
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+    """A home of its own, with a project in which the test stands."""
+    home = Path(tempfile.mkdtemp(prefix="cloister-verify-test-", dir="/var/tmp"))
+    project = home / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    found = {"HOME": str(home), "USER": "someone", "PATH": "/usr/bin:/bin"}
+    monkeypatch.setenv("HOME", found["HOME"])
+    yield found
+    shutil.rmtree(home)
+
+
+def attacked(environ: Mapping[str, str], *ids: str) -> Report:
+    return verify(Options(only=ids), environ, lambda _pass, _probe: None)
+
+
+def test_every_probe_has_an_attack_and_a_mutation_and_every_mutation_a_probe() -> None:
+    assert {probe.mutation for probe in PROBES} == set(MUTATIONS)
+    assert set(inside.PROBES) | {"K-7"} == set(BY_ID)
+    assert len(BY_ID) == len(PROBES)
+
+
+def test_a_sandbox_holds(environ: Mapping[str, str]) -> None:
+    report = attacked(environ)
+    assert {one.probe.id: one.reason for one in report.results if one.outcome is not Outcome.HELD} == {}
+    assert len(report.results) == len(PROBES)
+    assert exit_code(report.results) == 0
+    left = [name for name in os.listdir(environ["HOME"]) if name.startswith("cloister-verify-")]
+    assert left == []
+
+
+@pytest.mark.parametrize("name", sorted(MUTATIONS))
+def test_a_weakened_sandbox_is_breached(
+    name: str, environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ids = [probe.id for probe in PROBES if probe.mutation == name]
+    MUTATIONS[name](monkeypatch, tmp_path)
+    report = attacked(environ, *ids)
+    missed = {
+        one.probe.id: (one.outcome.value, one.evidence)
+        for one in report.results
+        if one.outcome is not Outcome.BREACHED
+    }
+    assert missed == {}
+    assert exit_code(report.results) == 1
+
+
+def test_probes_send_their_marks() -> None:
+    """What the witnesses look for is what the program sends, so an attack that arrives is known by its probe."""
+    program = resources.files("cloister.verify").joinpath("inside.py").read_text(encoding="utf-8")
+    sent = set(re.findall(r"attack-([A-Z]+-\d+)", program))
+    assert sent <= set(BY_ID)
