@@ -121,9 +121,8 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     limits = spec.limits
     if host.limits:
         rendered += _limits(limits.memory_bytes, limits.cpus and min(limits.cpus, host.cpus), limits.pids)
-    if (
-        not agent.has_sh
-    ):  # else the script does it, without replacing all limits that podman's configuration names
+    # With a shell the script does it. To podman, one limit means none of those that its configuration names.
+    if not agent.has_sh and host.engine != PODMAN:
         rendered.append("--ulimit=core=0:0")
     rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
