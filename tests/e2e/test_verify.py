@@ -41,7 +41,7 @@ def test_a_live_sandbox_is_attacked_without_a_trace(user_cloister: Cloister) -> 
 
 def test_the_users_own_rules_stay_in_force(user_cloister: Cloister) -> None:
     """The overlay adds names of its own and takes nothing away: a ban of the user's still bans."""
-    user_cloister.configure('[network]\nban = ["open.cloister-verify.test"]\n')
+    user_cloister.configure('[network]\ndeny = ["open.cloister-verify.test"]\n')
     done = user_cloister("verify", "--only", "NET-2", "K-1")
     assert done.code == 3, done
     assert "control failed" in done.out

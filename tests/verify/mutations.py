@@ -28,7 +28,7 @@ from cloister.network import plumb
 from cloister.policy import decide
 from cloister.policy.decide import Splice
 from cloister.policy.names import parse_host
-from cloister.runtimes import bwrap_argv, embedded, seccomp
+from cloister.runtimes import bwrap_argv, embedded, mount_guard, seccomp
 from cloister.sandbox import view
 from cloister.sandbox.spec import Bind, Proc
 from cloister.session import live
@@ -200,8 +200,9 @@ def any_method(patch: Patch, _: Path) -> None:
 
 @mutation("unprotected")
 def unprotected(patch: Patch, _: Path) -> None:
-    """Nothing of the workspace is protected or masked."""
+    """Nothing of the workspace is protected or masked, and nobody puts back what is missing."""
     patch.setattr(view, "taken_away", lambda _scan: [])
+    patch.setattr(mount_guard.Guard, "restore", lambda _guard: ())
 
 
 @mutation("home-shown")

@@ -1,5 +1,5 @@
-"""The two processes that attack: the sandbox's first one, and one that enters it later. Each is inside.py, run by the
-sandbox's own Python, with the host at the other end of its standard input and output.
+"""The two processes that attack: the sandbox's first one, and one that enters it later. Each is the program in inside/,
+run by the sandbox's own Python, with the host at the other end of its standard input and output.
 
 Rule 1: both children are forked before this process has threads; the later one waits for its word.
 Rule 2: the program goes in through standard input, so nothing of it has to lie anywhere; what comes out is read line
@@ -16,10 +16,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from importlib import resources
 
 from cloister.errors import CloisterError, HostError, UntrustedInputError
 from cloister.system import linux
+from cloister.verify import program
 
 _BOOT = (
     "import sys, json; i = sys.stdin.buffer; CONFIG = json.loads(i.readline());"
@@ -71,8 +71,8 @@ class Attacker:
 
     def lines(self, config: Mapping[str, object], timeout_s: float) -> Iterator[bytes]:
         """Send the program; yield the lines that it prints. HostError if it does not print its last one in time."""
-        program = resources.files("cloister.verify").joinpath("inside.py").read_bytes()
-        message = json.dumps({**config, "bytes": len(program)}).encode() + b"\n" + program
+        text = program.text().encode()
+        message = json.dumps({**config, "bytes": len(text)}).encode() + b"\n" + text
         deadline = time.monotonic() + timeout_s
         data, received, count = b"", 0, 0
         self._send(message, deadline)

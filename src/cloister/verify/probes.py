@@ -1,7 +1,7 @@
 """The probes: what each claims, how it is attacked, and which weakened sandbox must breach it.
 
 Rule 1: a probe counts only with a mutation: tests/verify runs a sandbox that is weakened in that way, and it must say
-        "breached". A test compares this list with the mutations and with inside.py.
+        "breached". A test compares this list with the mutations and with inside/.
 Rule 2: no I/O. docs/threat-model.md is made of this list.
 
 Ids are those of docs/architecture.md's table; SECRET-1 and AUDIT-1 are the promises that no single attack stands for.

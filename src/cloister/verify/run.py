@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib import resources
 
 from cloister import __version__
 from cloister.config.settings import Overrides
@@ -26,7 +25,7 @@ from cloister.session import attach, cleanup, prepare
 from cloister.session.run import RunOptions, Stage, run
 from cloister.system import files
 from cloister.values import dataclass, replace
-from cloister.verify import observed, overlay, verdict
+from cloister.verify import observed, overlay, program, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
 from cloister.verify.place import Place
@@ -302,8 +301,7 @@ def _witness(
 
 
 def _sends_control(name: str) -> bool:
-    program = resources.files("cloister.verify").joinpath("inside.py").read_text(encoding="utf-8")
-    return re.search(rf"control-{re.escape(name)}(?![0-9])", program) is not None
+    return re.search(rf"control-{re.escape(name)}(?![0-9])", program.text()) is not None
 
 
 def _joined(*parts: observed.Found) -> observed.Found:

@@ -71,7 +71,7 @@ class Result:
 
 
 def parse(untrusted_line: bytes) -> tuple[str, Told] | None:
-    """One line of inside.py; None for its last one. UntrustedInputError for anything else."""
+    """One line of inside/; None for its last one. UntrustedInputError for anything else."""
     try:
         data = json.loads(untrusted_line)
         if data.get("done") is True:

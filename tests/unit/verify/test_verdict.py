@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from xml.etree import ElementTree
 
 import pytest
 
 from cloister.errors import UntrustedInputError
-from cloister.verify import report, verdict
+from cloister.verify import program, report, verdict
 from cloister.verify.probes import BY_ID, LATER
 from cloister.verify.run import Report
 from cloister.verify.verdict import EXEC, FIRST, Attempt, Outcome, Result, Told, Witness
@@ -132,3 +133,11 @@ def test_reports_render_every_outcome() -> None:
     assert report.tap(found).splitlines()[:3] == ["TAP version 14", "1..4", f"ok 1 - NET-1 {PROBE.claim}"]
     assert report.tap(found).count("\nnot ok") == 2
     assert report.summary(found.results) == "1 held, 1 breached, 1 not applicable, 1 control failed"
+
+
+def test_the_program_is_one_text_in_which_a_name_is_defined_once() -> None:
+    tree = ast.parse(program.text())
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert sorted(names) == sorted(set(names))
+    imported = {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert not any(one.startswith("cloister") for one in imported)

@@ -1,0 +1,135 @@
+"""Files: what is planted, what is read that should not be seen (FS, CFG)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from cloister.verify.inside.talk import CONFIG, Probe, RefusedError, probe
+
+
+def write(path: str) -> str:
+    with open(path, "w") as file:
+        file.write("attack")
+    return "written"
+
+
+def read(path: str) -> str:
+    with open(path, "rb") as file:
+        data = file.read(1 << 16)
+    if CONFIG["file_canary"].encode() not in data:
+        raise RefusedError(f"{len(data)} bytes, without the canary")
+    return "the canary was read"
+
+
+@probe("FS-1")
+def plant(found: Probe) -> None:
+    work = CONFIG["workspace"]
+    found.control("an ordinary file of the workspace", lambda: write(f"{work}/ordinary-{os.getpid()}"))
+    for path in CONFIG["planted"]:
+        found.attack(f"write {path}", plant_at, f"{work}/{path}")
+    found.attack("rename .git away", lambda: os.rename(f"{work}/.git", f"{work}/.git-away"))
+    found.attack("rename .vscode away", lambda: os.rename(f"{work}/.vscode", f"{work}/.vscode-away"))
+    found.attack("remove .git/hooks", lambda: os.rmdir(f"{work}/.git/hooks"))
+
+
+def plant_at(path: str) -> str:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return write(path)
+
+
+@probe("CFG-1")
+def own_configuration(found: Probe) -> None:
+    work = CONFIG["workspace"]
+    found.control("an ordinary file of the workspace", lambda: write(f"{work}/ordinary-{os.getpid()}"))
+    found.attack("write cloister.toml", lambda: write(f"{work}/cloister.toml"))
+
+    def replaced() -> None:
+        write(f"{work}/other.toml")
+        os.rename(f"{work}/other.toml", f"{work}/cloister.toml")
+
+    found.attack("move another file there", replaced)
+    found.attack("remove it", lambda: os.rmdir(f"{work}/cloister.toml"))
+
+
+@probe("FS-2")
+def links(found: Probe) -> None:
+    work, secret = CONFIG["workspace"], CONFIG["canary_file"]
+    inner = f"{work}/inner-{os.getpid()}"
+    write_text(inner, CONFIG["file_canary"])
+    link = f"{work}/link-{os.getpid()}"
+    os.symlink(inner, link)
+    found.control("a link within the workspace", lambda: read(link))
+    os.unlink(link)
+
+    def follow(target: str) -> str:
+        os.symlink(target, link)
+        try:
+            return read(link)
+        finally:
+            os.unlink(link)
+
+    found.attack("a symbolic link out of the workspace", lambda: follow(secret))
+    found.attack("through ..", lambda: read(f"{work}/../{os.path.basename(secret)}"))
+    found.attack("through /proc/self/root", lambda: read(f"/proc/self/root{secret}"))
+    found.attack("through /proc/1/root", lambda: read(f"/proc/1/root{secret}"))
+    found.attack("a hard link", lambda: os.link(secret, f"{work}/hard-{os.getpid()}"))
+    found.attack("through /proc/1/cwd", lambda: read(f"/proc/1/cwd/{secret}"))
+
+
+def write_text(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+@probe("FS-3")
+def home(found: Probe) -> None:
+    own = f"{CONFIG['workspace']}/own-{os.getpid()}"
+    write_text(own, CONFIG["file_canary"])
+    found.control("a file of the workspace", lambda: read(own))
+    os.unlink(own)
+    for path in (CONFIG["canary_file"], *CONFIG["private_files"]):
+        found.attack(f"read {path}", read, path)
+
+    def walked() -> str:
+        for top in (os.path.expanduser("~"), "/root", "/home", "/mnt", "/media", "/srv", "/var/tmp", "/tmp"):
+            for directory, names, files in os.walk(top):
+                if directory.count("/") > 6:
+                    names.clear()
+                for one in files:
+                    path = f"{directory}/{one}"
+                    if one.startswith(("canary", ".canary")):
+                        return read(path)
+        raise RefusedError("no canary in sight")
+
+    found.attack("look for it everywhere", walked)
+    found.attack("read /etc/shadow", lambda: open("/etc/shadow", "rb").close())
+
+
+@probe("FS-4")
+def special_files(found: Probe) -> None:
+    path = f"{CONFIG['workspace']}/special-{os.getpid()}"
+    write(path)
+    found.control("an ordinary mode", lambda: os.chmod(path, 0o750))
+    found.attack("set-user-id", lambda: os.chmod(path, 0o4750))
+    found.attack("set-group-id", lambda: os.chmod(path, 0o2750))
+    found.attack("create a set-user-id file", suid, f"{path}-new")
+    found.attack("a device", os.mknod, f"{path}-device", stat.S_IFBLK | 0o600, os.makedev(8, 0))
+    for one in (path, f"{path}-new", f"{path}-device"):
+        if os.path.lexists(one):
+            os.unlink(one)
+
+
+def suid(path: str) -> str:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o4755))
+    if not os.stat(path).st_mode & stat.S_ISUID:
+        raise RefusedError("without the bit")
+    return "made"
+
+
+@probe("FS-6")
+def masked(found: Probe) -> None:
+    work = CONFIG["workspace"]
+    found.control("a file that is no secret", lambda: read(f"{work}/readme.txt"))
+    for path in CONFIG["masked"]:
+        found.attack(f"read {path}", read, f"{work}/{path}")

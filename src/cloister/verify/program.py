@@ -1,0 +1,31 @@
+"""Make the one text that goes into a sandbox of the modules in inside/."""
+
+from __future__ import annotations
+
+import ast
+from importlib import resources
+
+_MODULES = (
+    "talk",
+    "egress",
+    "requests",
+    "planting",
+    "kernel",
+    "values",
+    "main",
+)  # the order in which probes run
+_LEFT_OUT = ("__future__", "cloister")
+
+
+def text() -> str:
+    """The program: valid on its own, on any Python since 3.9."""
+    parts = ["from __future__ import annotations\n"]
+    folder = resources.files("cloister.verify.inside")
+    for name in _MODULES:
+        source = folder.joinpath(f"{name}.py").read_text(encoding="utf-8")
+        lines = source.splitlines(keepends=True)
+        for node in reversed(ast.parse(source).body):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in _LEFT_OUT:
+                del lines[node.lineno - 1 : node.end_lineno]
+        parts.append("".join(lines))
+    return "".join(parts)
