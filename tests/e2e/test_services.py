@@ -23,7 +23,7 @@ from tests.engines import IMAGE, Engine, docker, engine_base, podman
 
 __all__ = ["docker", "engine_base", "podman"]
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.timeout(300)]
 
 # Answers each line with what the service knows, from one port; counts its starts in its data.
 PERL = (
