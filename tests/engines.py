@@ -1,6 +1,6 @@
 """Container engines of the tests' own: a private dockerd, and podman with its own storage, as root and as a user.
 
-    from tests.engines import docker, engine_base, podman, rootless_podman   # fixtures
+The fixtures docker, engine_base, podman and rootless_podman are in tests/conftest.py: one of each for a whole run.
 
 Rule 1: nothing of the machine's engines is touched: own data root, exec root, socket, networks; no firewall rule.
 Rule 2: started once a run, at the first test that asks, and ended by pid. If pytest is killed, dockerd ends too.

@@ -23,14 +23,7 @@ from tests.e2e.conftest import (
     origin,  # noqa: F401
     user,  # noqa: F401
 )
-from tests.engines import (
-    IMAGE,
-    Engine,
-    docker,  # noqa: F401
-    engine_base,  # noqa: F401
-    podman,  # noqa: F401
-    rootless_podman,  # noqa: F401
-)
+from tests.engines import IMAGE, Engine
 from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
 
 ROOT = Identity(name="root", uid=0, gid=0)

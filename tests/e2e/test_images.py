@@ -16,7 +16,7 @@ from cloister.images.layer import names
 from tests.e2e.conftest import Cloister, Identity
 from tests.e2e.test_packages import MANIFEST, SETUP, archive
 from tests.e2e.test_registries import pins
-from tests.engines import IMAGE, Engine, docker, engine_base, podman, rootless_podman  # noqa: F401  # fixtures
+from tests.engines import IMAGE, Engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.timeout(1500)]
 
@@ -30,7 +30,7 @@ ROOT = Identity(name="root", uid=0, gid=0)
 
 
 @pytest.fixture
-def engine(docker: Engine) -> Iterator[Engine]:  # noqa: F811
+def engine(docker: Engine) -> Iterator[Engine]:
     """With a base that has a SUID program, an ordinary user's number taken, another user and an entry point."""
     if not docker("images", "--quiet", BASE):
         prepare(docker)
@@ -272,7 +272,7 @@ def test_a_tool_by_version(world: Callable[[Identity], Cloister], engine: Engine
 
 
 @pytest.mark.skipif(not ALL, reason="a longer run: make images")
-def test_podman_builds_it_too(world: Callable[[Identity], Cloister], podman: Engine) -> None:  # noqa: F811
+def test_podman_builds_it_too(world: Callable[[Identity], Cloister], podman: Engine) -> None:
     check_podman(world(ROOT), podman)
 
 
@@ -280,7 +280,7 @@ def test_podman_builds_it_too(world: Callable[[Identity], Cloister], podman: Eng
 def test_podman_of_an_ordinary_user_does(
     world: Callable[[Identity], Cloister],
     user: Identity,
-    rootless_podman: Engine,  # noqa: F811
+    rootless_podman: Engine,
 ) -> None:
     check_podman(world(user), rootless_podman)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Cloister
 from tests.e2e.test_lifecycle import eventually
-from tests.engines import IMAGE, Engine, docker  # noqa: F401  # a fixture
+from tests.engines import IMAGE, Engine
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
 FILES = ROOT / "tests/inspect"
@@ -75,7 +75,7 @@ def test_its_own_checks(inspect_ai: Cloister) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("identity", ["root"], indirect=True)
-def test_its_own_checks_in_docker(inspect_ai: Cloister, docker: Engine) -> None:  # noqa: F811
+def test_its_own_checks_in_docker(inspect_ai: Cloister, docker: Engine) -> None:
     inspect_ai.extra_environment |= {
         "CLOISTER_TEST_RUNTIME": "docker",
         "CLOISTER_TEST_IMAGE": IMAGE,

@@ -19,9 +19,7 @@ import pytest
 
 from tests.e2e.conftest import DEADLINE_S, Cloister, Identity
 from tests.e2e.test_lifecycle import eventually
-from tests.engines import IMAGE, Engine, docker, engine_base, podman
-
-__all__ = ["docker", "engine_base", "podman"]
+from tests.engines import IMAGE, Engine
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.timeout(300)]
 

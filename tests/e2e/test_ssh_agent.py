@@ -59,6 +59,12 @@ class Server:
         self.process.wait(10)
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections there; a socket is there before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @pytest.fixture(params=["logs"])
 def world(request: pytest.FixtureRequest, cloister: Cloister) -> Iterator[tuple[Cloister, Server, Server]]:
     """Two servers that would let the user's key in; the configuration names one. The agent runs as the user.
@@ -91,7 +97,7 @@ def world(request: pytest.FixtureRequest, cloister: Cloister) -> Iterator[tuple[
         stack.callback(agent.terminate)
         path = cloister.home / "a.sock"
         end = time.monotonic() + DEADLINE_S
-        while not path.exists() and time.monotonic() < end:
+        while not listens(path) and time.monotonic() < end:
             assert agent.poll() is None
         environment = {"SSH_AUTH_SOCK": str(path), "PATH": os.environ["PATH"]}
         for name in ("allowed", "second"):

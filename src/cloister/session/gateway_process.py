@@ -97,8 +97,9 @@ class Gateway:
         )
 
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
-        return _wait(self.pidfd, 0)
+        """Whether the process is gone, or has said that it cannot serve and is about to go."""
+        self.read(lambda _: None)
+        return bool(self.failure) or _wait(self.pidfd, 0)
 
     def _send_paths(self, plan: Plan, public_directory: str, host_roots: str | None) -> None:
         upstream = plan.get("upstream_ca")
