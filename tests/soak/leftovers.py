@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.sandbox import registry
 from tests.e2e.conftest import Cloister
-from tests.soak.lives import Traces, is_alive
+from tests.soak.lives import Traces
 
 _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock")
 
@@ -51,7 +52,7 @@ def found(cloister: Cloister, traces: Traces) -> Iterator[str]:
     """Whatever is left of the sandboxes of this world, in words."""
     base = str(cloister.base)
     for pid in cloister.processes():
-        if is_alive(pid):
+        if _runs(pid):
             yield f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}"
     yield from _held_namespaces(traces)
     for directory in traces.cgroups:
@@ -73,7 +74,7 @@ def _held_namespaces(traces: Traces) -> Iterator[str]:
     """Namespaces live as long as a process, a descriptor or a mount has them."""
     own = {os.readlink(f"/proc/self/ns/{kind}") for kind in os.listdir("/proc/self/ns")}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if not is_alive(int(pid)):  # a zombie keeps some until the machine's init has taken note of it
+        if not _runs(int(pid)):  # a zombie keeps some until the machine's init has taken note of it
             continue
         with suppress(OSError):
             started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
@@ -87,6 +88,13 @@ def _held_namespaces(traces: Traces) -> Iterator[str]:
                         .decode(errors="replace")
                     )
                     yield f"namespace {target}, held by {path}: {name}"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return registry.identify(pid) is not None
+    except OSError:
+        return False
 
 
 def _link(path: Path) -> str:

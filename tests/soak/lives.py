@@ -12,11 +12,13 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloister.sandbox import registry
+from cloister.sandbox.registry import Process
 from tests.e2e.conftest import Cloister
 
 DEADLINE_S = 60.0
@@ -55,20 +57,15 @@ class Traces:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The processes of a live sandbox, by their pids."""
+    """The processes of a live sandbox, by what they are: those of `schedule.Victim`."""
 
     sandbox: str
-    session: int
-    gateway: int
-    bubblewrap: int
-    init: int
-    first: int
+    processes: dict[str, Process]
 
-    def pids(self) -> dict[str, int]:
-        return {
-            "session": self.session, "gateway": self.gateway, "bubblewrap": self.bubblewrap, "init": self.init,
-            "first": self.first, "agent": self.first,
-        }  # fmt: skip
+    @property
+    def gateway(self) -> int:
+        """Its number; it lives as long as the sandbox."""
+        return self.processes["gateway"].pid
 
 
 def until(true: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -93,12 +90,9 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def is_alive(pid: int) -> bool:
-    """Whether it runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
+def processes(pids: Iterable[int]) -> list[Process]:
+    """Those that run, as their numbers alone cannot tell: numbers are used again."""
+    return [found for pid in pids if (found := registry.identify(pid)) is not None]
 
 
 def parts(cloister: Cloister, traces: Traces) -> Parts | None:
@@ -106,21 +100,23 @@ def parts(cloister: Cloister, traces: Traces) -> Parts | None:
     try:
         runs = list((cloister.state / "runs").glob("*.json"))
         content = json.loads(runs[0].read_text())
-        session, init, others = content["session"][0], content["init"][0], content["others"]
+        (session, started), init, others = content["session"], content["init"][0], content["others"]
         sandbox, cgroup = str(content["sandbox"]), str(content["cgroup"])
     except (OSError, ValueError, IndexError, TypeError):
         return None
     inside = children(init)
-    if len(others) < 3 or not inside or not is_alive(session):
+    pids = {
+        "session": session, "gateway": others[0][0], "bubblewrap": others[1][0], "init": init, "first": inside[0],
+    } if len(others) > 2 and inside else {}  # fmt: skip
+    found = {name: one for name, pid in pids.items() if (one := registry.identify(pid)) is not None}
+    if not found or len(found) < len(pids) or found["session"].started != started:
         return None
     traces.sandboxes.add(sandbox)
     traces.cgroups |= {cgroup} - {""}
     for kind in NAMESPACES:
         with suppress(OSError):
             traces.namespaces[os.readlink(f"/proc/{init}/ns/{kind}")] = ticks()
-    return Parts(
-        sandbox=sandbox, session=session, gateway=others[0][0], bubblewrap=others[1][0], init=init, first=inside[0]
-    )  # fmt: skip
+    return Parts(sandbox=sandbox, processes={**found, "agent": found["first"]})
 
 
 def wait_parts(cloister: Cloister, traces: Traces) -> Parts:
@@ -138,8 +134,12 @@ def wait_parts(cloister: Cloister, traces: Traces) -> Parts:
 
 def wait_gone(found: Parts) -> None:
     """Whichever of them was killed, they all end."""
-    pids = set(found.pids().values())
-    until(lambda: not any(map(is_alive, pids)), f"the processes of {found.sandbox} end: {found}")
+    until_dead(list(found.processes.values()), f"of {found.sandbox}")
+
+
+def until_dead(those: Sequence[Process], what: str) -> None:
+    """Block until none of these runs."""
+    until(lambda: not any(map(registry.alive, those)), f"these processes end: {those}, {what}")
 
 
 @dataclass(kw_only=True)
@@ -187,11 +187,12 @@ def command(
 def traffic(cloister: Cloister, traces: Traces, *arguments: str) -> Iterator[Traffic]:
     """Clients that are ready; they do not outlive this."""
     process = cloister.start(*arguments)
+    assert process.stdout is not None
     made = Traffic(process=process)
     try:
         yield made
     finally:
-        with suppress(ProcessLookupError):
+        if process.poll() is None:  # once it has been waited for, its number may be another's
             os.killpg(process.pid, signal.SIGKILL)
-        if process.returncode is None:
+        if not process.stdout.closed:
             made.end(traces)

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import TimeoutExpired
 
+from cloister.sandbox import registry
 from tests.e2e.conftest import Cloister
 from tests.fakes.origins import Authority
 from tests.soak.inside import places
@@ -39,9 +39,10 @@ from tests.soak.lives import (
     UnkeptPromiseError,
     children,
     command,
-    is_alive,
+    processes,
     traffic,
     until,
+    until_dead,
     wait_gone,
     wait_parts,
 )
@@ -50,6 +51,7 @@ from tests.soak.schedule import Life, Outage, Schedule
 
 CANARIES = {"api": "sesame/open+R3al0123456789abcdef", "git": "git-c4nary/98765+zyxwvutsrqpo"}
 _GRACE_S = 1.0  # after the origins are back: what was in hand may still fail
+_SAMPLES = 10
 _ORIGINS = (
     places.API, places.FAULT, places.CHAT, places.GIT, places.RULE, places.SINK, places.HALF, places.SPLICE,
     places.PLAIN, places.LINE, places.EVIL,
@@ -114,6 +116,7 @@ class Seen:
     faults: Counter[str] = field(default_factory=Counter)
     unkept: list[str] = field(default_factory=list)
     published: int = 0
+    samples: list[tuple[float, Held]] = field(default_factory=list)  # of the steady gateway, under traffic
     warm: Held | None = None
     end: Held | None = None
 
@@ -171,7 +174,7 @@ class Soak:
     def _guarded(self, work: Callable[[World], None], world: World) -> None:
         try:
             work(world)
-        except (UnkeptPromiseError, TimeoutExpired, OSError) as error:
+        except Exception as error:  # a thread that ends unheard would look like nothing found
             self.seen.unkept.append(f"{world.name}: {type(error).__name__}: {error}")
 
     def _left_s(self) -> float:
@@ -216,7 +219,10 @@ class Soak:
                 self._wait(self.schedule.warm_s)
                 self.seen.warm = _measured(clients, found)
                 clients.say("go")
-                self._wait(self.schedule.seconds)
+                for step in range(_SAMPLES):
+                    self.seen.samples.append((time.monotonic() - self._begun, held(found.gateway)))
+                    left_s = self.schedule.seconds - self.schedule.warm_s
+                    self._wait(self.schedule.warm_s + left_s * (step + 1) / _SAMPLES)
             finally:
                 stop.set()
                 caller.join()
@@ -280,7 +286,7 @@ class Soak:
                 clients.say("end")
             else:
                 lived.killed_at = time.time()
-                os.kill(found.pids()[life.victim], signal.SIGKILL)
+                registry.kill(found.processes[life.victim])
             clients.process.wait(DEADLINE_S)
             code = clients.end(world.traces)
             if code != _CODES[life.victim]:
@@ -305,21 +311,23 @@ class Soak:
         lived.sandbox = found.sandbox
         with self._traffic(world, lived, "exec") as clients:
             client = clients.process.pid
-            guide = children(client)
-            inside = [one for pid in guide for one in children(pid)]
+            guide = processes(children(client))
+            inside = processes(child for one in guide for child in children(one.pid))
             select.select([], [], [], life.lasts_s)
             if life.victim == "none":
                 clients.rest()
                 clients.say("end")
             else:
-                pids = {**found.pids(), "client": client, "guide": guide[0] if guide else client}
                 lived.killed_at = time.time()
-                os.kill(pids[life.victim], signal.SIGKILL)
+                for one in {"client": processes([client]), "guide": guide}.get(life.victim) or [
+                    found.processes[life.victim]
+                ]:
+                    registry.kill(one)
             clients.process.wait(DEADLINE_S)
             code = clients.end(world.traces)
             if (code == 0) != (life.victim == "none"):
                 raise UnkeptPromiseError(f"{life}: exit code {code}: {world.traces.output[-1]}")
-            until(lambda: not any(map(is_alive, [*guide, *inside])), f"what `exec` started ends: {life}")
+            until_dead([*guide, *inside], f"started by `exec`: {life}")
             if life.victim in ("session", "gateway", "bubblewrap", "init", "first"):
                 wait_gone(found)
 

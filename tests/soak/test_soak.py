@@ -85,6 +85,7 @@ def report(soak: Soak) -> str:
             f"bytes by the audit log {moved / 1e6:.0f} MB; published exchanges {story.published}",
             f"kills and faults {dict(sorted(soak.seen.faults.items()))}",
             f"slowest trials {[(f'{s:.1f} s', *rest) for s, *rest in took[-5:]]}",
+            f"under traffic {[(f'{at:.0f} s', one.rss_kib, one.descriptors) for at, one in soak.seen.samples]}",
             f"steady gateway: warm {soak.seen.warm}, end {soak.seen.end}",
         ]
     )

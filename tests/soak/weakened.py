@@ -73,7 +73,7 @@ module.Acceptor._handle = leaking
         body="""
 kept, event = [], module.Record.event
 def growing(self, line):
-    kept.append(b"x" * (1 << 18))
+    kept.append(b"x" * (1 << 20))
     event(self, line)
 module.Record.event = growing
 """,
