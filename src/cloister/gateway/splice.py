@@ -4,8 +4,8 @@ Rule 1: driven by the event loop's reader and writer callbacks: no task and no c
         chunk.
 Rule 2: back-pressure. A source is not read while its sink is full; what waits is one small buffer or one
         pipe.
-Rule 3: an end of stream is passed on as a half-close, a reset as a reset. Nothing times out here
-        (keepalive does).
+Rule 3: an end of stream is passed on as a half-close, a reset as a reset. Nothing times out here: whether who has
+        ended its stream is still there to listen, the kernel finds out (keepalive), and is asked now and then.
 Rule 4: an idle splice holds two descriptors and no pipe.
 
 Small messages are copied through one shared buffer: two system calls and no pipe. A source that fills the
@@ -29,6 +29,8 @@ _BULK_ENDS_BELOW_BYTES = 4 * 1024
 _TURNS = 4  # at most so many pipefuls before other connections have their turn
 _NO_SPLICE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})  # a kernel or a filter without splice(2)
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+_LOOK_S = 60.0  # between two looks at a side that has ended its stream
+_KEEPALIVE_IDLE_S = 60
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) sends RST
 
 _BUFFER = memoryview(bytearray(COPY_BYTES))  # shared: it is empty again before a callback returns
@@ -37,7 +39,7 @@ _BUFFER = memoryview(bytearray(COPY_BYTES))  # shared: it is empty again before 
 class Splice:
     """Two sockets joined. Owns both and closes them; `on_end(splice)` is called once, after that."""
 
-    __slots__ = ("_down", "_loop", "_on_end", "_open", "_up", "error")
+    __slots__ = ("_down", "_look", "_loop", "_on_end", "_open", "_up", "error")
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Splice:
         self._loop = loop
         self._on_end = on_end
         self._open = True
+        self._look: asyncio.TimerHandle | None = None
         self.error: Exception | None = None
         self._up = _Direction(self, loop, pipes, client, upstream)
         self._down = _Direction(self, loop, pipes, upstream, client)
@@ -85,13 +88,27 @@ class Splice:
                 side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._finish()
 
-    def direction_ended(self) -> None:
-        """Called by a direction that has passed on its end of stream."""
+    def direction_ended(self, source: socket.socket) -> None:
+        """Called by a direction that has passed on the end of its source's stream."""
         if self._open and self._up.ended and self._down.ended:
             self._finish()
+        elif self._open:
+            # No event tells that it is gone: its end of stream would be readable for ever, so nobody waits for it.
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+            self._look = self._loop.call_later(_LOOK_S, self._look_at, source)
+
+    def _look_at(self, source: socket.socket) -> None:
+        if number := source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.fail(OSError(number, os.strerror(number)))
+        else:
+            self._look = self._loop.call_later(_LOOK_S, self._look_at, source)
 
     def _finish(self) -> None:
         self._open = False
+        if self._look is not None:
+            self._look.cancel()
         for direction in (self._up, self._down):
             direction.stop()
         self._up.source.close()
@@ -258,7 +275,7 @@ class _Direction:
         self._loop.remove_reader(self.source.fileno())
         self.sink.shutdown(socket.SHUT_WR)
         self.ended = True
-        self._splice.direction_ended()
+        self._splice.direction_ended(self.source)
 
     def _give_back(self) -> None:
         if self._pipe is not None:
