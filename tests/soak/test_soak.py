@@ -16,8 +16,9 @@ from tests.e2e.conftest import Cloister, Identity
 from tests.soak import ledger, leftovers
 from tests.soak.origins import spellings
 from tests.soak.schedule import schedule
-from tests.soak.soak import CANARIES, Soak
+from tests.soak.soak import Soak
 from tests.soak.weakened import WEAKENINGS
+from tests.soak.worlds import CANARIES
 
 pytestmark = [pytest.mark.sandbox]
 
