@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
-import signal
-import socket
 
 from cloister.errors import CloisterError, HostError
+from cloister.lean import json, signal, socket
 from cloister.network import plumb
 from cloister.runtimes import bwrap_argv, staging
 from cloister.sandbox.spec import Data, SandboxSpec
@@ -140,7 +138,7 @@ def _become_sandbox(
             signal.SIGQUIT,
             signal.SIGTSTP,
         ):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) and `trap ''` stay in force
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) and `trap ''` stay in force
                 signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python itself ignores
             signal.signal(number, signal.SIG_DFL)

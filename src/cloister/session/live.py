@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
@@ -25,6 +24,8 @@ from cloister.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloister.runtimes.mount_guard import Guard
 
 AGENT_SOCKET = "ssh-agent.sock"  # sandbox/environment.py names it
