@@ -107,7 +107,7 @@ def alive(process: Process) -> bool:
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started, in that order. OSError if it is gone."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
         return [int(child) for child in file.read().split()]
 
 

@@ -113,6 +113,8 @@ def run(start: Start) -> int:
         try:
             os.close(gateway.ca_bundle)
             kept.update(others=processes(gateway.pid, running.pid))
+            from cloister.session import cleanup  # noqa: F401 - for the end: here bubblewrap is waited for anyway
+
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
             code = waiter.wait(running, gateway, lambda init: guard(start, found, init))
