@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.e2e.test_lifecycle import eventually
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 
