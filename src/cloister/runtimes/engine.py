@@ -124,6 +124,7 @@ def _of_docker(answer: dict[str, object], environment: Mapping[str, str]) -> dic
         "limits": answer.get("MemoryLimit") is True and answer.get("PidsLimit") is not False,
         "has_init": True,
         "init": "",
+        "version": str(answer.get("ServerVersion", "")),
     }
 
 
@@ -131,7 +132,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
     host = answer["host"]
     if not isinstance(host, dict):
         raise TypeError("podman info is not understood")
-    security = host.get("security")
+    security, version = host.get("security"), answer.get("version")
     init = next((path for path in INIT_PROGRAMS if os.access(path, os.X_OK)), "")
     controllers = [str(one) for one in _list(host.get("cgroupControllers"))]
     rootless = isinstance(security, dict) and security.get("rootless") is True
@@ -142,6 +143,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
         "limits": not rootless or {"memory", "pids"} <= set(controllers),
         "has_init": bool(init),
         "init": init,
+        "version": str(version.get("Version", "")) if isinstance(version, dict) else "",
     }
 
 
