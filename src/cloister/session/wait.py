@@ -6,14 +6,11 @@ Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user i
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
-from collections.abc import Callable
-from contextlib import suppress
 
 from cloister.errors import GatewayError, HostError
+from cloister.lean import json, signal, suppress
 from cloister.runtimes.embedded import Running
 from cloister.sandbox import registry
 from cloister.session.foreground import Signals
@@ -21,6 +18,8 @@ from cloister.session.gateway_process import Gateway
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloister.runtimes.mount_guard import Guard
 
 PING_INTERVAL_MS = 4000
