@@ -12,11 +12,16 @@ from __future__ import annotations
 from cloister.values import dataclass
 
 EXIT, SECRETS, PLANTING, KERNEL, SILENCE = "no exit", "no secrets", "no planting", "confinement", "no silence"
+INSIDE, HOST = "inside", "host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One claim. `own_origin`: it needs the names of a verification's own origins, so not in a user's live sandbox."""
+    """One claim. `own_origin`: it needs the names of a verification's own origins, so not in a user's live sandbox.
+
+    `sides`: who attacks, a process in the sandbox (inside/), the host with commands of its own (outside/), or both.
+    `also`: further weakened sandboxes that it must find.
+    """
 
     id: str
     promise: str
@@ -24,13 +29,35 @@ class Probe:
     attack: str
     mutation: str
     own_origin: bool = True
+    sides: tuple[str, ...] = (INSIDE,)
+    also: tuple[str, ...] = ()
+
+    @property
+    def mutations(self) -> tuple[str, ...]:
+        """Every weakened sandbox that it must find."""
+        return (self.mutation, *self.also)
 
 
 def _probe(
-    name: str, promise: str, claim: str, attack: str, mutation: str, *, own_origin: bool = True
+    name: str,
+    promise: str,
+    claim: str,
+    attack: str,
+    mutation: str,
+    *,
+    own_origin: bool = True,
+    sides: tuple[str, ...] = (INSIDE,),
+    also: tuple[str, ...] = (),
 ) -> Probe:
     return Probe(
-        id=name, promise=promise, claim=claim, attack=attack, mutation=mutation, own_origin=own_origin
+        id=name,
+        promise=promise,
+        claim=claim,
+        attack=attack,
+        mutation=mutation,
+        own_origin=own_origin,
+        sides=sides,
+        also=also,
     )
 
 
@@ -137,6 +164,11 @@ PROBES: tuple[Probe, ...] = (
         "write, replace and remove cloister.toml", "unprotected",
     ),
     _probe(
+        "CFG-3", KERNEL, "A project's or a sandbox's name is nothing but a name.",
+        "names that lead elsewhere, look like options, hold quotes, or are very long, through the real command",
+        "any-name", sides=(HOST,),
+    ),
+    _probe(
         "FS-2", SECRETS, "No link leads out of the workspace.",
         "symbolic and hard links, .., /proc/self/root, magic links", "home-shown",
     ),
@@ -147,6 +179,11 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "FS-4", PLANTING, "No set-user-id file and no device can be made.", "chmod, create, mknod", "unfiltered",
         own_origin=False,
+    ),
+    _probe(
+        "FS-5", PLANTING, "cloister's own use of git executes nothing of a repository that a sandbox wrote.",
+        "settings, hooks, filters and drivers planted in private workspaces; diff and apply", "git-as-is",
+        sides=(HOST,),
     ),
     _probe("FS-6", SECRETS, "Secrets in the workspace are masked.", "read .env and private keys", "unprotected"),
     _probe(
@@ -175,6 +212,10 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "K-7", KERNEL, "A process that enters later is confined as the first one is.",
         "K-1 to K-5, FS-4 and NET-6 from a later exec", "exec-unfiltered", own_origin=False,
+    ),
+    _probe(
+        "AV-3", KERNEL, "Whatever is killed, the next command leaves nothing of the sandbox behind.",
+        "kill -9 of session, gateway and first process, each in a throw-away sandbox", "forgetful", sides=(HOST,),
     ),
     _probe(
         "AUDIT-1", SILENCE, "What was allowed and what was refused is in the audit log.",
