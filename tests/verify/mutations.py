@@ -30,8 +30,8 @@ from cloister.policy import decide
 from cloister.policy.decide import Splice
 from cloister.policy.names import parse_host
 from cloister.runtimes import bwrap_argv, embedded, mount_guard, seccomp
-from cloister.sandbox import catalogue, view
-from cloister.sandbox.spec import Bind, Proc
+from cloister.sandbox import catalogue, quarantine, view
+from cloister.sandbox.spec import Bind, Proc, Tmpfs
 from cloister.session import live, prepare
 from cloister.system import linux
 from cloister.types import Allow, Host, HostPattern, Reach, Rule
@@ -308,6 +308,18 @@ def any_name(patch: Patch, _: Path) -> None:
     """Any text is a sandbox's name, and any last component of a path that of a project's state."""
     patch.setattr(catalogue, "check_name", lambda text: text)
     patch.setattr(directories, "project_id", os.path.basename)
+
+
+@mutation("unswept")
+def unswept(patch: Patch, _: Path) -> None:
+    """Nobody looks at the end of a session for what was planted."""
+    patch.setattr(quarantine, "sweep", lambda *_: ())
+
+
+@mutation("boundless")
+def boundless(patch: Patch, _: Path) -> None:
+    """Files in memory may take half of the host's memory, in every place."""
+    patch.setattr(view, "in_memory", lambda target, _limits, mode, **_how: Tmpfs(target, None, mode))
 
 
 @mutation("forgetful")

@@ -157,7 +157,9 @@ PROBES: tuple[Probe, ...] = (
     _probe("HTTP-7", EXIT, "A rule's methods cannot be dodged.", "another method, override headers", "any-method"),
     _probe(
         "FS-1", PLANTING, "What the host executes on its own cannot be planted.",
-        "git hooks and configuration, editors' and agents' settings, new and by renaming", "unprotected",
+        "git's settings, hooks, modules and nested repositories, editors' and agents' settings; there or new; written,"
+        " replaced, linked, renamed; during a session, and what is left at its end",
+        "unprotected", sides=(INSIDE, HOST), also=("unswept",),
     ),
     _probe(
         "CFG-1", PLANTING, "The sandbox cannot change its own configuration.",
@@ -185,6 +187,11 @@ PROBES: tuple[Probe, ...] = (
         "settings, hooks, filters and drivers planted in private workspaces; diff and apply", "git-as-is",
         sides=(HOST,),
     ),
+    _probe(
+        "FS-7", KERNEL, "Neither files in memory nor a fork bomb take more than the sandbox's limits.",
+        "add up and overfill every file system in memory; in a throw-away sandbox, fork without end", "boundless",
+        own_origin=False, sides=(INSIDE, HOST), also=("unlimited",),
+    ),
     _probe("FS-6", SECRETS, "Secrets in the workspace are masked.", "read .env and private keys", "unprotected"),
     _probe(
         "K-1", KERNEL, "The agent has no capability, cannot gain one, and is filtered.",
@@ -207,7 +214,9 @@ PROBES: tuple[Probe, ...] = (
         "abstract sockets, the bus, engines' sockets, /proc/self/fd", "inherited-descriptor", own_origin=False,
     ),
     _probe(
-        "K-6", KERNEL, "The limit of processes holds.", "more threads than the limit", "unlimited", own_origin=False,
+        "K-6", KERNEL, "The limits of processes, memory and CPU hold.",
+        "more threads than the limit; in a throw-away sandbox more memory and more processors", "unlimited",
+        own_origin=False, sides=(INSIDE, HOST),
     ),
     _probe(
         "K-7", KERNEL, "A process that enters later is confined as the first one is.",

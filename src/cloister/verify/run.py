@@ -142,7 +142,9 @@ def _live(
         later = Attacker(lambda: _enter(record, environ))
         stack.callback(later.end)
         witnesses.start()
-        config = _config(witnesses, ids=_with_later(suited), workspace=_TEMPORARY, pids=0, process_mark=mark)
+        config = _config(
+            witnesses, ids=_with_later(suited), workspace=_TEMPORARY, pids=0, memory=0, process_mark=mark
+        )
         told = {EXEC: _pass(later, config, EXEC, progress)}
         breaches = {} if record.init is None else {"K-1": observed.confinement(record.init)}
     witness = Witness(breaches=breaches, failures={})
@@ -180,7 +182,8 @@ def _staged(
             witnesses,
             ids=_with_later(chosen),
             workspace=place.project.workspace,
-            pids=_pids(adapted),
+            pids=_limit(adapted, "pids"),
+            memory=_limit(adapted, "memory_bytes"),
             process_mark=mark,
             placeholder=place.placeholder,
             file_canary=place.file_canary,
@@ -348,9 +351,7 @@ def _origins(place: Place, witnesses: Witnesses) -> overlay.Origins:
     )
 
 
-def _config(
-    witnesses: Witnesses, *, ids: Sequence[str], workspace: str, pids: int, **more: object
-) -> dict[str, object]:
+def _config(witnesses: Witnesses, *, ids: Sequence[str], workspace: str, **more: object) -> dict[str, object]:
     return {
         "only": list(ids),
         "names": overlay.NAMES,
@@ -359,7 +360,6 @@ def _config(
         "abstract": witnesses.abstract_name,
         "host_addresses": _own_addresses(),
         "workspace": workspace,
-        "pids": pids,
         **more,
     }
 
@@ -374,7 +374,7 @@ def _own_addresses() -> list[str]:
         return [str(sock.getsockname()[0])]
 
 
-def _pids(plan: plans.Plan) -> int:
+def _limit(plan: plans.Plan, name: str) -> int:
     sandbox = plan["sandbox"]
-    found = sandbox.get("pids") if isinstance(sandbox, dict) else None
+    found = sandbox.get(name) if isinstance(sandbox, dict) else None
     return found if isinstance(found, int) else 0

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from cloister.errors import CloisterError
 from cloister.verify.inside.talk import Probe
-from cloister.verify.outside import crashes, names, repositories
+from cloister.verify.outside import crashes, limits, names, planting, repositories
 from cloister.verify.outside.world import World
 
 PROBES: dict[str, Callable[[Probe, World], None]] = {
     "AV-3": crashes.kills,
     "CFG-3": names.odd_names,
+    "FS-1": planting.planted,
     "FS-5": repositories.git_of_the_host,
+    "FS-7": limits.fork_bomb,
+    "K-6": limits.memory_and_cpu,
 }
 
 
