@@ -6,6 +6,7 @@ Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user i
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -27,6 +28,8 @@ _RETRY_MS = 10
 _GUARD_AFTER_MS = 50  # a command that ends before that costs no guard; until then one looks when it begins
 _END_TIMEOUT_MS = 5000
 _REPORT_TIMEOUT_MS = 3000
+# Of a process that has just ended. EINVAL: the mount table of a zombie (fs/proc_namespace.c, mounts_open_common).
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL})
 
 
 class Waiter:
@@ -107,11 +110,15 @@ class Waiter:
 
     def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
         """The guard of the mounts, once they are all made: of bubblewrap's, when the sandbox's pid 1 has a child."""
-        if self._init is None or not (self._made or registry.children(self._init)):
+        if self._init is None:
             return None
         try:
+            if not (self._made or registry.children(self._init)):
+                return None
             guarding = guard(self._init)
-        except FileNotFoundError:  # it has just ended
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return None
         poll.register(guarding.fileno(), select.POLLPRI)
         return guarding
