@@ -125,7 +125,7 @@ class _Namespaces:
             proc = f"/proc/{init.pid}"
             self.others = [(kind, self._keep(_open(f"{proc}/ns/{name}"))) for name, kind in _KINDS]
             self.innermost = self._keep(_open(f"{proc}/ns/user"))
-            with open(f"{proc}/status", encoding="ascii", errors="replace") as file:
+            with open(f"{proc}/status", encoding="utf-8", errors="replace") as file:
                 ids = {
                     line.split()[0]: int(line.split()[1])
                     for line in file

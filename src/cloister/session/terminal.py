@@ -7,7 +7,8 @@ which a program types for its parent shell, is denied by the seccomp filter (run
 from __future__ import annotations
 
 import os
-import signal
+
+from cloister.lean import signal
 
 
 class Terminal:
