@@ -82,6 +82,9 @@ class Running:
 
     def init(self) -> int | None:
         """The agent's first process, as a number of this host; None where it has ended, or is not seen here."""
+        match self.engine.look_up("containers", self.names.agent):
+            case {"State": {"Pid": int(pid)}}:
+                return pid or None
         done = self.engine.ask("inspect", "--type=container", "--format={{.State.Pid}}", self.names.agent)
         text = done.output.decode(errors="replace").strip()
         return int(text) if text.isdigit() and text != "0" else None
