@@ -132,7 +132,7 @@ def _live(
     ]
     with ExitStack() as stack:
         witnesses = stack.enter_context(_witnesses())
-        mark = stack.enter_context(_marked())
+        mark = stack.enter_context(marked())
         later = Attacker(lambda: _enter(record, environ))
         stack.callback(later.end)
         witnesses.start()
@@ -157,7 +157,7 @@ def _staged(
         witnesses = stack.enter_context(_witnesses())
         files.write_atomic(place.ca_file, witnesses.ca_pem, mode=0o644)
         adapted = overlay.adapted(plan, _origins(place, witnesses))
-        mark = stack.enter_context(_marked())
+        mark = stack.enter_context(marked())
         first = Attacker(lambda: _begin(place, adapted, environ))
         stack.callback(first.end)
         later = Attacker(lambda: _enter(observed.record_of(place), environ), waits=True)
@@ -206,7 +206,7 @@ def _witnesses() -> Iterator[Witnesses]:
 
 
 @contextmanager
-def _marked() -> Iterator[str]:
+def marked() -> Iterator[str]:
     """A name for this process that a sandbox could find if it saw the host's processes."""
     mark = f"cvm{os.urandom(5).hex()}"
     with open("/proc/self/comm", "r+", encoding="utf-8") as file:
