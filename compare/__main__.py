@@ -35,17 +35,36 @@ def main() -> int:
             "         run: sudo make compare (nothing of the machine's network or engines is touched)\n"
         )
         return CANNOT
+    if arguments.write and not _has_place(arguments.write):
+        parser.error(
+            f"{str(arguments.write)!r} is no page with a place for the table: it needs {table.BEGIN} and {table.END}"
+        )
     started = time.time()
     columns = []
-    for column in compared(names, chosen):
-        columns.append(column)
-        sys.stderr.write(f"{table.line(column)}\n")
+    try:
+        for column in compared(names, chosen):
+            columns.append(column)
+            sys.stderr.write(f"{table.line(column)}\n")
+    except (RuntimeError, OSError) as error:
+        sys.stderr.write(
+            f"compare: the laboratory could not be made: {error}\n"
+            "         it needs network namespaces, ip and iptables; tools/setup-tests.sh installs the programs\n"
+        )
+        return CANNOT
     result = comparison(columns, chosen, started)
     sys.stdout.write(f"{table.document(result) if arguments.json else table.text(result)}\n")
     if arguments.write:
         page = arguments.write.read_text(encoding="utf-8")
         arguments.write.write_text(table.page(page, result), encoding="utf-8")
     return table.exit_code(result, OURS)
+
+
+def _has_place(page: Path) -> bool:
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return table.BEGIN in text and table.END in text
 
 
 if __name__ == "__main__":

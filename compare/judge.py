@@ -53,6 +53,8 @@ class Cell:
     reason: str
     evidence: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what of it was judged by peers.toml
+    passed: int = 0  # attacks, of `tried`; what only the host saw is not among them
+    tried: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +106,14 @@ def _tried(name: str, about: Described, observed: Observed) -> Cell:
         witness = replace(witness, marks=witness.marks - {f"attack-{name}"})
     weighed = {one: _weighed(one, said[one], about) for one in own}
     result = verdict.judge(BY_ID[name], {which: weighed}, witness, (which,))
+    attacks = [one.succeeded for told in weighed.values() for one in told.attacks]
     return Cell(
-        finding=_FINDINGS[result.outcome], reason=result.reason, evidence=result.evidence, notes=notes
+        finding=_FINDINGS[result.outcome],
+        reason=result.reason,
+        evidence=result.evidence,
+        notes=notes,
+        passed=sum(attacks),
+        tried=len(attacks),
     )
 
 

@@ -24,7 +24,7 @@ from cloister.verify.witnesses import wait_for
 from compare import attack, engine, laboratory
 from compare.judge import LATER, Cell, Finding, Observed, judged
 from compare.laboratory import HOST, UID, Laboratory
-from compare.peers import PEERS, described
+from compare.peers import PEERS, WITHOUT_ENGINE, described
 from compare.sandbox import SECRET_VARIABLE, Sandbox, Task, UnavailableError
 
 TIMEOUT_S = 150.0
@@ -60,10 +60,8 @@ class Comparison:
 def compared(names: Sequence[str], probes: Sequence[str]) -> Iterator[Column]:
     """Each peer's column, as it is done. This process moves into the laboratory, for good."""
     with ExitStack() as stack:
+        why = _without_engine(names)
         versions = {name: _version(name) for name in names}
-        why = engine.missing()
-        if not why:
-            engine.image()
         base = stack.enter_context(_scratch())
         found = stack.enter_context(laboratory.made(base))
         docker: engine.Engine | str = why
@@ -78,6 +76,19 @@ def compared(names: Sequence[str], probes: Sequence[str]) -> Iterator[Column]:
                 yield _not_run(name, "", probes, str(version))
             else:
                 yield _column(name, version, found, docker, probes)
+
+
+def _without_engine(names: Sequence[str]) -> str:
+    """Why there is no engine; "" if there can be one. Its image is made now, while Debian's packages can be reached."""
+    if set(names) <= set(WITHOUT_ENGINE):
+        return "no peer needs one"
+    why = engine.missing()
+    if not why:
+        try:
+            engine.image()
+        except RuntimeError as error:
+            why = str(error)
+    return why
 
 
 def _version(name: str) -> str | UnavailableError:

@@ -65,7 +65,7 @@ class Sandbox:
     proxy: str = ""  # see way.py
     sends: bool = True  # the client itself puts the credential into requests
     pids: int = 0
-    log: Callable[[], str] | None = None  # what was allowed and refused, as it has been written down
+    log: Callable[[], str] | None = None  # what was allowed and refused, as it was written down
 
 
 class Peer(Protocol):

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cloister.verify.probes import BY_ID, PROBES
-from compare.judge import Finding
+from compare.judge import Cell, Finding
 from compare.peers import described
 
 if TYPE_CHECKING:
     from compare.run import Column, Comparison
 
-_BEGIN, _END = "<!-- compare -->", "<!-- /compare -->"
+BEGIN, END = "<!-- compare -->", "<!-- /compare -->"
 _MARKS = {
     Finding.HELD: "held",
     Finding.BREACHED: "**breached**",
@@ -75,6 +75,8 @@ def document(result: Comparison) -> str:
                         name: {
                             "finding": cell.finding.value,
                             "reason": cell.reason,
+                            "passed": cell.passed,
+                            "tried": cell.tried,
                             "evidence": list(cell.evidence),
                             "notes": list(cell.notes),
                         }
@@ -90,8 +92,8 @@ def document(result: Comparison) -> str:
 
 def page(current: str, result: Comparison) -> str:
     """docs/compare.md with its generated part as this run has found it."""
-    before, _, rest = current.partition(_BEGIN)
-    return f"{before}{_BEGIN}\n{markdown(result)}\n{_END}{rest.partition(_END)[2]}"
+    before, _, rest = current.partition(BEGIN)
+    return f"{before}{BEGIN}\n{markdown(result)}\n{END}{rest.partition(END)[2]}"
 
 
 def markdown(result: Comparison) -> str:
@@ -133,7 +135,7 @@ def _reasons(column: Column) -> list[str]:
         return ["", f"Not run: {_cell(column.trouble)}"]
     lines = [""]
     for finding in (Finding.BREACHED, Finding.CONTROL_FAILED, Finding.NOT_OFFERED):
-        found = {name: cell.reason for name, cell in column.cells.items() if cell.finding is finding}
+        found = {name: _reason(cell) for name, cell in column.cells.items() if cell.finding is finding}
         by_reason: dict[str, list[str]] = {}
         for name, reason in found.items():
             by_reason.setdefault(reason, []).append(name)
@@ -143,6 +145,12 @@ def _reasons(column: Column) -> list[str]:
     notes = dict.fromkeys(note for cell in column.cells.values() for note in cell.notes)
     lines += [f"- *judged* {_cell(note)}" for note in notes]
     return lines if lines[1:] else ["", "Everything that was tried held."]
+
+
+def _reason(cell: Cell) -> str:
+    """With how many of the attacks passed: one may be the least of them."""
+    counted = f"{cell.passed} of {cell.tried} attacks, " if cell.passed else ""
+    return f"{counted}{cell.reason}" if cell.finding is Finding.BREACHED else cell.reason
 
 
 def _files(name: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compare.judge import Described
-from compare.peers import devcontainer, docker, mitmproxy, srt
+from compare.peers import devcontainer, mitmproxy, srt
 from compare.peers.cloister import Cloister
+from compare.peers.docker import HARDENED, Docker
 from compare.sandbox import Peer
 
 PEERS: Mapping[str, Peer] = {
@@ -17,8 +18,10 @@ PEERS: Mapping[str, Peer] = {
     "srt": srt,
     "devcontainer": devcontainer,
     "mitmproxy": mitmproxy,
-    "docker": docker,
+    "docker-hardened": Docker(options=HARDENED),
+    "docker": Docker(),
 }
+WITHOUT_ENGINE = ("cloister", "srt")
 OURS = ("cloister", "cloister-docker")
 FILE = Path(__file__).parents[1] / "peers.toml"
 

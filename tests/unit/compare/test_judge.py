@@ -55,7 +55,10 @@ def test_an_attack_that_is_excused_is_told_of_and_no_other_is() -> None:
     alone = cell("NET-1", Told(attacks=(PASSED,), controls=(GOOD,)), about, seen=b"attack-NET-1")
     assert alone.finding is Finding.HELD
     assert alone.notes == ("NET-1: 'the attack' passed, and is no breach: it leads nowhere",)
-    assert cell("NET-1", both, about).finding is Finding.BREACHED
+    assert (alone.passed, alone.tried) == (0, 1)
+    breached = cell("NET-1", both, about)
+    assert breached.finding is Finding.BREACHED
+    assert (breached.passed, breached.tried) == (1, 2)
     unexcused = Told(attacks=(PASSED, REFUSED), controls=(GOOD,))
     assert cell("NET-1", unexcused).finding is Finding.BREACHED
 

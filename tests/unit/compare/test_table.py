@@ -18,8 +18,8 @@ def column(name: str, **cells: Cell) -> Column:
     return Column(name=name, version="1", cells={key.replace("_", "-"): one for key, one in cells.items()})
 
 
-def found(finding: Finding, reason: str = "", **more: tuple[str, ...]) -> Cell:
-    return Cell(finding=finding, reason=reason, **more)
+def found(finding: Finding, reason: str = "", notes: tuple[str, ...] = ()) -> Cell:
+    return Cell(finding=finding, reason=reason, notes=notes)
 
 
 RESULT = Comparison(
@@ -28,7 +28,13 @@ RESULT = Comparison(
         column("cloister", NET_1=found(Finding.HELD, "3 attacks"), FS_1=found(Finding.HELD, "17 attacks")),
         column(
             "docker",
-            NET_1=found(Finding.BREACHED, "first: a | name_: 200", evidence=("seen outside: attack-NET-1",)),
+            NET_1=Cell(
+                finding=Finding.BREACHED,
+                reason="first: a | name_: 200",
+                evidence=("seen outside: attack-NET-1",),
+                passed=1,
+                tried=3,
+            ),
             FS_1=found(Finding.NOT_OFFERED, "it has none", notes=("FS-1: a note",)),
         ),
     ),
@@ -52,6 +58,8 @@ def test_json_has_the_evidence() -> None:
     assert read["peers"][1]["probes"]["NET-1"] == {
         "finding": "breached",
         "reason": "first: a | name_: 200",
+        "passed": 1,
+        "tried": 3,
         "evidence": ["seen outside: attack-NET-1"],
         "notes": [],
     }
@@ -64,7 +72,7 @@ def test_the_page_keeps_what_is_written_by_hand() -> None:
     assert "old" not in page
     rows = [line for line in page.splitlines() if line.startswith("| NET-1 ")]
     assert [row.endswith("| held | **breached** |") for row in rows] == [True]
-    assert "- *breached* NET-1: first: a \\| name\\_: 200" in page
+    assert "- *breached* NET-1: 1 of 3 attacks, first: a \\| name\\_: 200" in page
     assert "- *not offered* FS-1: it has none" in page
     assert "- *judged* FS-1: a note" in page
     assert "| | *breached* | 0 | 1 |" in page
@@ -129,6 +137,8 @@ def test_attacks_that_are_excused_are_attacks_of_the_program() -> None:
     [
         (["--only", "dokcer"], "there is no peer 'dokcer'"),
         (["--probes", "NET-99"], "there is no probe 'NET-99'"),
+        (["--write", "/nowhere/page.md"], "'/nowhere/page.md' is no page with a place for the table"),
+        (["--write", "/etc/hostname"], "needs <!-- compare --> and"),
     ],
 )
 def test_an_unknown_name_is_said_before_anything_is_made(
@@ -137,6 +147,7 @@ def test_an_unknown_name_is_said_before_anything_is_made(
     from compare import __main__ as command
 
     monkeypatch.setattr("sys.argv", ["compare", *arguments])
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(SystemExit) as end:
         command.main()
     assert end.value.code == 2
