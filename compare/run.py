@@ -16,16 +16,16 @@ from pathlib import Path
 from cloister.verify import observed, program
 from cloister.verify import place as places
 from cloister.verify.overlay import NAMES
+from cloister.verify.passes import PRIVATE, marked
 from cloister.verify.place import Place
 from cloister.verify.probes import LATER as OF_LATER
-from cloister.verify.run import marked
 from cloister.verify.verdict import EXEC, FIRST, Told
 from cloister.verify.witnesses import wait_for
 from compare import attack, engine, laboratory
 from compare.judge import LATER, Cell, Finding, Observed, judged
 from compare.laboratory import HOST, UID, Laboratory
 from compare.peers import PEERS, WITHOUT_ENGINE, described
-from compare.sandbox import SECRET_VARIABLE, Sandbox, Task, UnavailableError
+from compare.sandbox import MEMORY_BYTES, SECRET_VARIABLE, Sandbox, Task, UnavailableError
 
 TIMEOUT_S = 150.0
 # By themselves, and last: what ID-9 has got from an origin that echoes would be found in the program's own memory by
@@ -34,7 +34,6 @@ APART = ("SECRET-1", "FS-1", "CFG-1")
 _ARRIVAL_S = 3.0
 _PREFIX = "cloister-compare-"
 _DOCKER_GATEWAY = "172.17.0.1"
-_PRIVATE = (".ssh/id_ed25519", ".aws/credentials", ".config/gh/hosts.yml", ".netrc", ".bash_history")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ def _place(found: Laboratory) -> Iterator[Place]:
     """The workspace and the canaries, the ordinary user's; and private files in the home, with the canary in them."""
     home = found.home
     with places.made({"HOME": str(home)}, str(home)) as place:
-        for path in _PRIVATE:
+        for path in PRIVATE:
             file = home / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(place.file_canary)
@@ -199,12 +198,14 @@ def _config(sandbox: Sandbox, task: Task, mark: str) -> dict[str, object]:
         "host_addresses": [HOST, _DOCKER_GATEWAY],
         "workspace": sandbox.workspace,
         "pids": sandbox.pids,
+        "memory": MEMORY_BYTES,
         "process_mark": mark,
         "file_canary": place.file_canary,
         "canary_file": place.canary_file,
-        "private_files": [f"{task.laboratory.home}/{path}" for path in _PRIVATE],
-        "planted": places.PLANTED,
-        "masked": places.MASKED,
+        "private_files": [f"{task.laboratory.home}/{path}" for path in PRIVATE],
+        "planted": place.targets,
+        "masked": place.masked,
+        "memory_canary": place.memory_canary,
         "runs": place.project.runs,
         "proxy": sandbox.proxy,
         "sends": sandbox.sends,

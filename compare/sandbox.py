@@ -17,6 +17,7 @@ from compare.laboratory import UID, Laboratory
 
 SECRET_VARIABLE = "COMPARE_TOKEN"  # where the user has the credential, on the host
 PIDS = 512  # the limit of processes, where a peer has one
+MEMORY_BYTES = 4 << 30
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cloister
 from compare.engine import IMAGE
-from compare.sandbox import PIDS, Sandbox, Task, UnavailableError, as_user, reachable
+from compare.sandbox import MEMORY_BYTES, PIDS, Sandbox, Task, UnavailableError, as_user, reachable
 
 CONFIGURATION = Path(__file__).parents[1] / "configuration/cloister.toml"
 PROGRAM = Path(sys.executable).parent / "cloister"
@@ -33,8 +33,8 @@ class Cloister:
             task.docker()
         text = CONFIGURATION.read_text()
         for name, value in (
-            ("{runtime}", self.runtime), ("{image}", IMAGE), ("{pids}", str(PIDS)),
-            ("{ca}", str(task.laboratory.ca_file)),
+            ("{runtime}", self.runtime), ("{image}", IMAGE), ("{ca}", str(task.laboratory.ca_file)),
+            ("{pids}", str(PIDS)), ("{memory}", f"{MEMORY_BYTES >> 20}m"),
         ):  # fmt: skip
             text = text.replace(name, value)
         directory = task.laboratory.base / f"config-{self.runtime}"

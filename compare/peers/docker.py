@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from compare.engine import IMAGE
 from compare.laboratory import UID
-from compare.sandbox import PIDS, SECRET_VARIABLE, SYSTEM_PATH, Sandbox, Task, UnavailableError
+from compare.sandbox import MEMORY_BYTES, PIDS, SECRET_VARIABLE, SYSTEM_PATH, Sandbox, Task, UnavailableError
 
 # No capability, nothing gained by set-user-id programs, an ordinary user, limits, and a root that nothing writes.
 HARDENED = (
     "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{UID}:{UID}", "--pids-limit", str(PIDS),
-    "--memory", "4g", "--ulimit", "core=0:0", "--read-only", "--tmpfs", "/tmp:nosuid,nodev,noexec",
+    "--memory", str(MEMORY_BYTES), "--ulimit", "core=0:0", "--read-only", "--tmpfs", "/tmp:nosuid,nodev,noexec,size=1g",
 )  # fmt: skip
 _NAME = "compare-docker"
 _CA = "/usr/local/share/laboratory.pem"
