@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloister.errors import CloisterError
 from cloister.verify import observed, program
 from cloister.verify import place as places
 from cloister.verify.overlay import NAMES
@@ -123,7 +125,7 @@ def _column(
             before_it = found.position()
             with PEERS[name].made(task) as sandbox:
                 saw = _attacked(sandbox, task, tried, mark, before_it)
-    except (UnavailableError, RuntimeError, OSError) as error:
+    except (UnavailableError, CloisterError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         return _not_run(name, version, probes, " ".join(str(error).split()))
     cells = judged(probes, about, saw)
     return Column(name=name, version=version, cells=cells, duration_s=time.monotonic() - clock)
