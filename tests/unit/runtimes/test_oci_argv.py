@@ -51,6 +51,14 @@ HOLDER = oci_argv.Holder(
     hostname="cloister",
     seccomp="/state/seccomp.json",
 )
+GATEWAY = oci_argv.Gateway(
+    image="cloister-gateway:0123",
+    argv=("/usr/bin/python3", "-I", "-S", "-c", "main()"),
+    library_path="/usr/lib",
+    target="/cloister-holder",
+    directory="/run/cloister-gateway",
+    seccomp="/state/seccomp.json",
+)
 AGENT = oci_argv.Agent(image="sha256:abc", seccomp="/state/seccomp.json", environment=7)
 
 
