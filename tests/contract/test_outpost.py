@@ -221,7 +221,10 @@ def test_a_hung_gateway_is_told_and_nothing_leaves(outpost: World) -> None:
 
 
 def test_an_ssh_agent_is_refused_by_name(outpost: World) -> None:
-    outpost.cloister.configure(configuration(outpost) + f'[ssh]\nagent = true\nkeys = ["SHA256:{"A" * 43}"]\nhosts = ["github.com"]\n')
+    outpost.cloister.configure(
+        configuration(outpost)
+        + f'[ssh]\nagent = true\nkeys = ["SHA256:{"A" * 43}"]\nhosts = ["github.com"]\n'
+    )
     done = outpost.cloister("run", "--", "/bin/true", timeout_s=120)
     assert done.code == 125
     assert "an SSH agent cannot be forwarded where the gateway runs in a container" in done.err
