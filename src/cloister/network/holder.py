@@ -12,17 +12,18 @@ Rule 3: what is mounted into it is one directory with one socket; the agent's co
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
-import socket
 import sys
 import time
-from collections.abc import Callable
 
+from cloister.lean import json, signal, socket
 from cloister.network import forward, plumb
 from cloister.system import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DIRECTORY = "/cloister-holder"  # where the supervisor's directory is mounted
 SOCKET = "control.sock"
@@ -40,7 +41,7 @@ def main() -> None:
     try:
         _, (orders,), _, _ = socket.recv_fds(control, MESSAGE_LIMIT_BYTES, 1)
         with open(orders, "rb") as file:
-            bound = [(int(index), [int(port) for port in ports]) for index, ports in json.load(file)]
+            bound = [(int(index), [int(port) for port in ports]) for index, ports in json.loads(file.read())]
         plumb.pass_sockets(bound, control)
         lines = _pass_namespace(control)
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
@@ -135,6 +136,8 @@ def bind_later(line: socket.socket, bindings: list[tuple[str, int]]) -> list[soc
 
     OSError if an address is taken (a program of the sandbox listens there) or the holder is gone.
     """
+    import socket  # deferred: asyncio wants sockets of the standard library's
+
     line.settimeout(TIMEOUT_S)
     try:
         line.send(json.dumps(bindings).encode())

@@ -30,8 +30,9 @@ _TIMEOUT_S = 30.0
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # What the holder imports of ours: `test_oci_runtime.py` compares.
 OWN_MODULES = (
-    "__init__.py", "network/__init__.py", "network/enter.py", "network/forward.py", "network/holder.py",
-    "network/plumb.py", "network/standin.py", "system/__init__.py", "system/linux.py", "system/netlink.py",
+    "__init__.py", "lean.py", "network/__init__.py", "network/enter.py", "network/forward.py",
+    "network/holder.py", "network/plumb.py", "network/standin.py", "system/__init__.py", "system/linux.py",
+    "system/netlink.py",
 )  # fmt: skip
 # Where all that the gateway imports of ours is (the same test), and what else it imports.
 _GATEWAY_PACKAGES = (

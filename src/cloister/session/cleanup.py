@@ -8,7 +8,6 @@ Rule 2: a killed session's sandbox is dead (PR_SET_PDEATHSIG), but its gateway m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
@@ -16,6 +15,10 @@ from cloister.config.directories import Project
 from cloister.errors import WorkspaceError
 from cloister.sandbox import entry, placeholders, registry, scan, tool_repositories
 from cloister.system import cgroup, files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def sweep_all(state_directory: str, tell: Callable[[str], None]) -> None:

@@ -6,15 +6,14 @@ Rule 1: it lives as long as the control socket is open at this end: see docs/arc
 from __future__ import annotations
 
 import os
-import signal
-import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from cloister.errors import GatewayError
+from cloister.lean import json, signal, socket, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cloister.sandbox.plan import Plan
     from cloister.session.question import Question
 
@@ -50,8 +49,6 @@ class Gateway:
         allowed = self.question.answer()
         if allowed is not None:
             message = {"op": "answer", "name": self.question.name, "allowed": allowed}
-            import json
-
             with suppress(OSError):
                 self.control.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
             self.question = None
@@ -89,8 +86,6 @@ class Gateway:
 
     def listen(self, entry: dict[str, object], listener: socket.socket) -> None:
         """Pass a listening socket of ours on. GatewayError if it is dead."""
-        import json
-
         try:
             message = json.dumps({"op": "listen", "sockets": [entry]}).encode()
             socket.send_fds(self.control, [message], [listener.fileno()])
@@ -119,8 +114,6 @@ class Gateway:
         self.control.send((ELSEWHERE if elsewhere else b"") + os.fsencode("\0".join(paths)))
 
     def _send_orders(self, plan: Plan, message: dict[str, object]) -> None:
-        import json
-
         descriptor = os.memfd_create("cloister-plan", os.MFD_CLOEXEC)  # a plan may be larger than a packet
         with open(descriptor, "wb") as file:
             file.write(json.dumps(plan).encode())
@@ -151,8 +144,6 @@ class Gateway:
                 return False
         if not packet:
             return False
-        import json  # deferred, here and below: it would delay the fork
-
         message = json.loads(packet)
         match message["op"]:
             case "ready":

@@ -6,14 +6,12 @@ Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user i
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import select
-import signal
-from collections.abc import Callable
-from contextlib import suppress
 
 from cloister.errors import GatewayError, HostError
+from cloister.lean import json, signal, suppress
 from cloister.runtimes.embedded import Running
 from cloister.sandbox import registry
 from cloister.session.foreground import Signals
@@ -21,6 +19,8 @@ from cloister.session.gateway_process import Gateway
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloister.runtimes.mount_guard import Guard
 
 PING_INTERVAL_MS = 4000
@@ -29,6 +29,8 @@ _HOLDER_ENDED = "start it again; see whether the engine is well"
 _GUARD_AFTER_MS = 50  # a command that ends before that costs no guard; until then one looks when it begins
 _END_TIMEOUT_MS = 5000
 _REPORT_TIMEOUT_MS = 3000
+# Of a process that has just ended. EINVAL: the mount table of a zombie (fs/proc_namespace.c, mounts_open_common).
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL})
 
 
 class Waiter:
@@ -115,11 +117,15 @@ class Waiter:
 
     def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
         """The guard of the mounts, once they are all made: of bubblewrap's, when the sandbox's pid 1 has a child."""
-        if self._init is None or not (self._made or registry.children(self._init)):
+        if self._init is None:
             return None
         try:
+            if not (self._made or registry.children(self._init)):
+                return None
             guarding = guard(self._init)
-        except FileNotFoundError:  # it has just ended
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return None
         poll.register(guarding.fileno(), select.POLLPRI)
         return guarding

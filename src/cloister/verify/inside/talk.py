@@ -26,6 +26,7 @@ class Probe:
     def __init__(self) -> None:
         self.attacks: list[dict[str, object]] = []
         self.controls: list[dict[str, object]] = []
+        self.notes: list[str] = []
         self.missing = ""
 
     def attack(self, what: str, attempt: Callable[..., object], *arguments: object) -> None:
@@ -35,6 +36,19 @@ class Probe:
     def control(self, what: str, attempt: Callable[..., object], *arguments: object) -> None:
         """It must succeed, or the attacks show nothing."""
         self.controls.append(_tried(what, attempt, *arguments))
+
+    def note(self, text: str) -> None:
+        """What the claim does not reach here, and why."""
+        self.notes.append(text[:TEXT_LIMIT])
+
+
+class LiveProbe(Probe):
+    """Of a user's live sandbox, where no origin is ours: the control is that the gateway answers."""
+
+    def control(self, what: str, *_: object) -> None:
+        """Whatever it would be elsewhere."""
+        if not self.controls:
+            self.controls.append(_tried("the gateway answers, instead of: " + what, gateway_answers))
 
 
 class RefusedError(Exception):
@@ -107,6 +121,13 @@ def tunnel(target: str) -> socket.socket:
     if status != 200:
         raise RefusedError(f"the proxy answered {status}")
     return plain
+
+
+def gateway_answers() -> str:
+    plain = dial("127.0.0.1", 3128)
+    with plain:
+        plain.sendall(b"CONNECT evil.invalid:443 HTTP/1.1\r\nHost: evil.invalid:443\r\n\r\n")
+        return str(answer(plain)[0])
 
 
 def get(path: str, host: str, *headers: str) -> bytes:
