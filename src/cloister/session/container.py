@@ -61,7 +61,7 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     engine = engines.find(
         str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
     )
-    elsewhere = sandbox.get("gateway") == "container"
+    elsewhere = sandbox.get("gateway") == "container" or not engine.local
     _check(engine, plan, elsewhere=elsewhere)
     named = str(sandbox.get("image") or "")
     ours, reference = _reference(named, workspace)
@@ -133,6 +133,8 @@ def run(start: live.Start, place: Place) -> int:
             if (init := running.init()) is not None:  # None: the engine's processes are not seen here
                 waiter.is_started(init, made=True)
                 live.check_invariants(init)
+            else:
+                waiter.deliver = running.signal
             if live.has_sibling(start):
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
@@ -253,16 +255,35 @@ def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
             resolution='set [sandbox] gateway = "host", or take [ssh] agent out',
         )
     if not engine.local:
-        raise HostError(
-            f"the {engine.name} engine runs on another machine, or in a virtual one: no socket can be passed on",
-            details="the gateway runs on this host, and takes the sandbox's sockets over a Unix socket",
-            resolution="use an engine of this host, or do without containers: --runtime embedded",
-        )
+        _check_machine(engine)
     if engine.name == engines.DOCKER and engine.rootless:
         raise HostError(
             "rootless Docker gives every file of yours to its containers' root",
             details="it cannot run the agent as another user who owns the workspace, as rootless Podman can",
             resolution="use Podman: --runtime podman",
+        )
+
+
+def _check_machine(engine: engines.Engine) -> None:
+    """An engine in a virtual machine of this host serves, with the gateway beside it; one on another machine does not."""
+    another = "use an engine of this host, or do without containers: --runtime embedded"
+    if not engine.shares:
+        raise HostError(
+            f"the {engine.name} engine runs on another machine, which has none of this one's files",
+            details="workspace and home are directories of this host, and the sandbox must see them",
+            resolution=another,
+        )
+    if engine.machine and engine.machine != os.uname().machine:
+        raise HostError(
+            f"the {engine.name} engine's machine has another kind of processor ({engine.machine}) than this host",
+            details="the gateway's container runs this host's Python",
+            resolution=another,
+        )
+    if os.geteuid() == 0:
+        raise HostError(
+            f"as root, cloister does not use a {engine.name} engine in a virtual machine",
+            details="the agent would own nothing of the workspace: ID-mapped mounts do not reach into the machine",
+            resolution="run it as an ordinary user",
         )
 
 
