@@ -137,7 +137,7 @@ def _of_docker(answer: dict[str, object], environment: Mapping[str, str]) -> dic
 
 
 def _elsewhere(answer: dict[str, object], program: str, environment: Mapping[str, str]) -> dict[str, object]:
-    """What matters of a Docker on another kernel. One behind a socket of this host's runs in a machine of this host's."""
+    """What matters of a Docker on another kernel. One behind a socket of this host's is in a machine of this host's."""
     question = [program, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
     try:
         endpoint = proc.run(question, environment=environment, timeout_s=_ASK_S).output.decode(

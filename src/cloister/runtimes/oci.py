@@ -60,7 +60,7 @@ class Launch:
 
     @property
     def gated(self) -> bool:
-        """Whether the command is held back until it has been looked at: by the image's shell, at a FIFO of this host's."""
+        """Whether the command is held back until it is looked at: by the image's shell, at a FIFO of this host's."""
         return self.image.has_sh and self.engine.local
 
 

@@ -36,6 +36,10 @@ from cloister.session.wait import Waiter
 from cloister.system import cgroup, files, proc
 from cloister.values import dataclass, replace
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.session.host_watch import HostWatch
+
 _END_S = 20.0
 
 
@@ -122,7 +126,14 @@ def run(start: live.Start, place: Place) -> int:
         starting.abandon()
         raise
     with Terminal():
+        watch = None
         try:
+            if not place.engine.local and not live.is_private(start):
+                from cloister.session.host_watch import (
+                    HostWatch,
+                )  # only where no mount of the sandbox's is seen
+
+                watch = HostWatch(spec, start.source)
             running = starting.start(spec)
         except HostError as error:
             if gateway.has_ended():
@@ -135,12 +146,14 @@ def run(start: live.Start, place: Place) -> int:
                 live.check_invariants(init)
             else:
                 waiter.deliver = running.signal
+            if watch is not None:
+                watch.settle()
             if live.has_sibling(start):
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
                 start.on_started()
-            code = _wait(waiter, running, start, found)
+            code = _wait(waiter, running, start, found, watch)
         except BaseException:
             running.kill()
             raise
@@ -265,11 +278,11 @@ def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
 
 
 def _check_machine(engine: engines.Engine) -> None:
-    """An engine in a virtual machine of this host serves, with the gateway beside it; one on another machine does not."""
+    """An engine in a virtual machine of this host serves, the gateway beside it; one on another machine does not."""
     another = "use an engine of this host, or do without containers: --runtime embedded"
     if not engine.shares:
         raise HostError(
-            f"the {engine.name} engine runs on another machine, which has none of this one's files",
+            f"the {engine.name} engine runs on another machine, or in one that shows it no files of this host",
             details="workspace and home are directories of this host, and the sandbox must see them",
             resolution=another,
         )
@@ -353,10 +366,17 @@ def _check_mounts(
     live.check_mounts(spec, init, found_workspace)
 
 
-def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protection) -> int:
+def _wait(
+    waiter: Waiter, running: oci.Running, start: live.Start, found: Protection, watch: HostWatch | None
+) -> int:
     line = running.line.connection if running.line is not None else None
     if running.client is None:
         raise TypeError("the sandbox has not been started")
+
+    def replaced() -> bool:
+        if watch is not None:
+            watch.check()
+        return True
 
     def holder_ended() -> bool:
         with suppress(OSError):
@@ -370,8 +390,8 @@ def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protec
     waiter.until_ended(
         running.client.pid,
         start.gateway,
-        line.fileno() if line is not None else None,
-        holder_ended,
+        line.fileno() if line is not None else watch.fileno() if watch is not None else None,
+        holder_ended if line is not None else replaced,
         lambda init: live.guard(start, found, init),
     )
     proc.reap(running.client, timeout_s=_END_S)
