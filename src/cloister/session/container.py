@@ -122,18 +122,12 @@ def run(start: live.Start, place: Place) -> int:
         spec = _spec(start, place, found)
         audit = live.begin_audit(project, sandbox_id)
         live.pass_agent(start)
+        watch = _watch(start, place, spec)
     except BaseException:
         starting.abandon()
         raise
     with Terminal():
-        watch = None
         try:
-            if not place.engine.local and not live.is_private(start):
-                from cloister.session.host_watch import (
-                    HostWatch,
-                )  # only where no mount of the sandbox's is seen
-
-                watch = HostWatch(spec, start.source)
             running = starting.start(spec)
         except HostError as error:
             if gateway.has_ended():
@@ -167,6 +161,14 @@ def _tell_of_limits(start: live.Start, place: Place) -> None:
         start.tell(
             f"{place.engine.name} has no control groups here, so the limit of {cpus:g} CPUs does not hold"
         )
+
+
+def _watch(start: live.Start, place: Place, spec: SandboxSpec) -> HostWatch | None:
+    if place.engine.local or live.is_private(start):
+        return None
+    from cloister.session import host_watch  # only where no mount of the sandbox's can be seen
+
+    return host_watch.HostWatch(spec, start.source)
 
 
 def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
