@@ -21,7 +21,7 @@ _ROUNDS = 50  # each sees what the killed of the last one were just forking
 def evict(network_namespace: int) -> int:
     """Kill all processes in the namespace of that descriptor, and wait for their end; how many there were."""
     wanted, ours = os.fstat(network_namespace), os.stat("/proc/self/ns/net")
-    if False:
+    if (wanted.st_dev, wanted.st_ino) == (ours.st_dev, ours.st_ino):
         return 0
     killed = 0
     for _ in range(_ROUNDS):
