@@ -79,6 +79,7 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
     plan = prepare.current_plan(
         project, environ, Overrides(runtime=options.runtime) if options.runtime else None
     )
+    plan = _with_image(plan, project.workspace)
     if options.sandbox is not None:
         made: tuple[str, ...] = (EXEC,)
         results = live.attacked(options.sandbox, plan, chosen, environ, progress)
@@ -111,6 +112,16 @@ def probes(only: Sequence[str]) -> tuple[Probe, ...]:
     if unknown:
         raise UsageError(f"there is no probe {unknown[0]!r}", resolution="see: cloister verify --list")
     return tuple(probe for probe in PROBES if not only or probe.id in only)
+
+
+def _with_image(plan: plans.Plan, workspace: str) -> plans.Plan:
+    """The image of the project's language by its name: the verification's own workspaces have no language."""
+    sandbox = plan["sandbox"]
+    if not isinstance(sandbox, dict) or prepare.runtime(plan) == prepare.EMBEDDED or sandbox.get("image"):
+        return plan
+    from cloister.images import choose  # deferred: it parses all layers
+
+    return {**plan, "sandbox": {**sandbox, "image": choose.detected(workspace).image}}
 
 
 def _runtime(sandbox: registry.Record | None, plan: plans.Plan) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from cloister.errors import CloisterError
 from cloister.verify.inside.talk import Probe
-from cloister.verify.outside import crashes, limits, names, planting, repositories
+from cloister.verify.outside import arguments, crashes, limits, names, planting, repositories
 from cloister.verify.outside.world import World
 
 PROBES: dict[str, Callable[[Probe, World], None]] = {
     "AV-3": crashes.kills,
+    "CFG-2": arguments.smuggling,
     "CFG-3": names.odd_names,
     "FS-1": planting.planted,
     "FS-5": repositories.git_of_the_host,

@@ -66,6 +66,7 @@ class World:
     environ: Mapping[str, str]
     command: Command
     runtime: str
+    image: str = ""  # of a container, as the configuration names it
 
     @property
     def state(self) -> str:
@@ -145,7 +146,13 @@ def made(
             place = f"{base}/{name}"
             changed = {"XDG_STATE_HOME": f"{place}/state", "XDG_CONFIG_HOME": f"{place}/config"}
             runtime = str(settings.get("runtime") or "embedded")
-            found[name] = World(base=place, environ={**environ, **changed}, command=command, runtime=runtime)
+            found[name] = World(
+                base=place,
+                environ={**environ, **changed},
+                command=command,
+                runtime=runtime,
+                image=str(settings.get("image") or ""),
+            )
             os.makedirs(place, 0o755)
             _configure(found[name], environ, settings)
             _seed(directories.state_directory(environ), found[name].state)
