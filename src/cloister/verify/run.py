@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from cloister import __version__
 from cloister.config.settings import Overrides
@@ -155,7 +155,8 @@ def _staged(
         stack.callback(first.end)
         later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
-        others = {name: _host_attacker(name, world) for name, world in theirs.items()}
+        tokens = stack.enter_context(_tokens())
+        others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
         for other in others.values():
             stack.callback(other.end)
         witnesses.start()
@@ -211,8 +212,20 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
-def _host_attacker(name: str, world: worlds.World) -> Attacker:
-    return Attacker(lambda: outside.run(name, world))
+@contextmanager
+def _tokens() -> Iterator[tuple[int, int]]:
+    """A pipe with as many bytes as probes of the host may run at a time."""
+    pipe = os.pipe()
+    try:
+        os.write(pipe[1], outside.TOKEN * outside.AT_ONCE)
+        yield pipe
+    finally:
+        for descriptor in pipe:
+            os.close(descriptor)
+
+
+def _host_attacker(name: str, world: worlds.World, tokens: tuple[int, int]) -> Attacker:
+    return Attacker(lambda: outside.run(name, world, tokens))
 
 
 def _note(text: str) -> None:

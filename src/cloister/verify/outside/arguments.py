@@ -16,12 +16,11 @@ _WORDS = (
     "--bind", "/", "/host", "--privileged", "-v/:/host", "--cap-add=ALL", "--", "-", "", "$(id)", "`id`", "; id",
     "a\nb", "a b", "'", '"', "\\", "%s", "*", "ü",
 )  # fmt: skip
-# Each would give the host's files or its root away, if a runtime took it for its own options.
-_COMMANDS = (
-    ("--ro-bind", "/", "/tmp/host", "true"),  # noqa: S108 - in a sandbox
-    ("--cap-add", "ALL", "true"), ("--privileged", "true"), ("--volume=/:/host", "true"), ("--user=0", "true"),
-    ("--", "--privileged", "true"), ("-c", "true"),
-)  # fmt: skip
+# Each would give the host's files or its root away, if the runtime took it for its own options.
+_COMMANDS = {
+    "embedded": (("--ro-bind", "/", "/tmp/host", "true"), ("--", "--bind", "/", "/", "true"), ("-c", "true")),  # noqa: S108
+    "": (("--cap-add=ALL", "true"), ("--privileged", "true"), ("--", "--volume=/:/host", "true")),
+}
 _VALUES = ("1 --privileged", "1\n--privileged", "$(id)", "=1", "--cap-add=ALL", "a,b", '"')
 # Options of ours whose value is no value: each is wrong usage, or a configuration that cannot be.
 _OPTIONS = (
@@ -29,7 +28,11 @@ _OPTIONS = (
     "--workspace-kind=bind,/", "--profile=full\n", "-e=A B=1", "-e=--privileged=1", "-e=A\nB=1", "--publish=1:2:3",
     "--unmask=../../etc/shadow\0",
 )  # fmt: skip
-_PRINT = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get('CLOISTER_VERIFY_VALUE')]))"
+_PRINT = """
+import json, os, sys
+values = sorted((name, value) for name, value in os.environ.items() if name.startswith("CLOISTER_VERIFY_"))
+print(json.dumps([sys.argv[1:], [value for _, value in values]]))
+"""
 _NOT_FOUND = 127
 
 
@@ -39,18 +42,12 @@ def smuggling(found: Probe, world: World) -> None:
     project = world.project("arguments", {".devcontainer/devcontainer.json": _devcontainer(mark)})
     where = ("run", "-C", project.workspace)
     script = ("python3", "-I", "-c", _PRINT)
-    words = world.begin(*where, "--", *script, *_WORDS)
-    values = {
-        value: world.begin(*where, "-e", f"CLOISTER_VERIFY_VALUE={value}", "--", *script) for value in _VALUES
-    }
-    commands = {command: world.begin(*where, "--", *command) for command in _COMMANDS}
-    said = words.end()
-    found.control("the words of a command arrive", succeeded, said.out.startswith("[["), said.said)
-    found.attack("one of them does not arrive as it is", _altered, said, [list(_WORDS), None])
-    for value, begun in values.items():
-        found.attack(f"the value {value!r} does not arrive", _altered, begun.end(), [[], value])
-    for command, begun in commands.items():
-        found.attack(f"the command {' '.join(command)!r}", _ran, begun.end())
+    variables = [f"-e=CLOISTER_VERIFY_{number}={value}" for number, value in enumerate(_VALUES)]
+    said = world.cloister(*where, *variables, "--", *script, *_WORDS)
+    found.control("words and values arrive", succeeded, said.out.startswith("[["), said.said)
+    found.attack("one of them does not arrive as it is", _altered, said)
+    for command in _COMMANDS.get(world.runtime, _COMMANDS[""]):
+        found.attack(f"the command {' '.join(command)!r}", _ran, world.cloister(*where, "--", *command))
     for option in _OPTIONS:
         found.attack(f"the option {option!r}", _accepted, world.cloister(*where, option, "--", "true"))
     found.attack("devcontainer.json: initializeCommand", _executed, mark)
@@ -75,12 +72,12 @@ def _devcontainer(mark: str) -> str:
     )
 
 
-def _altered(done: Done, expected: list[object]) -> str:
+def _altered(done: Done) -> str:
     try:
         got = json.loads(done.out)
     except ValueError:
         return done.said
-    if got == expected:
+    if got == [list(_WORDS), list(_VALUES)]:
         raise RefusedError("they arrive as they are")
     return done.out[:160]
 
