@@ -68,9 +68,9 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     elsewhere = sandbox.get("gateway") == "container" or not engine.local
     _check(engine, plan, elsewhere=elsewhere)
     named = str(sandbox.get("image") or "")
-    ours, reference = _reference(named, workspace)
+    ours, named_there = reference(named, workspace)
     try:
-        image = oci_image.look(engine, reference, state_directory)
+        image = oci_image.look(engine, named_there, state_directory)
     except HostError as error:
         if not ours or "is not there" not in error.brief:
             raise
@@ -91,7 +91,7 @@ def is_current(
     return (found.engine.name, found.image.id) == (container.engine, container.image)
 
 
-def _reference(named: str, workspace: str) -> tuple[str, str]:
+def reference(named: str, workspace: str) -> tuple[str, str]:
     """The image's name among ours, or "", and how the engine knows it."""
     if named and not named.isalpha():  # ours are plain words
         return "", named
