@@ -90,7 +90,12 @@ class Gateway:
         )
         self._offload = Offload()
         self.names = NameTable(bound)
-        dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
+        dialler = Dialler(
+            pins=_pins(start.plan),
+            offload=self._offload,
+            environ=start.environ,
+            answers=_answers(start.plan),
+        )
         further_roots = upstream_ca(start.plan)
         lured = _lure(start.plan)
         self.services = Services(
@@ -386,6 +391,14 @@ def _pins(plan: dict[str, object]) -> dict[str, Pin]:
         )
         for name, pin in hosts.items()
     }
+
+
+def _answers(plan: dict[str, object]) -> dict[str, list[list[str]]]:
+    """Of a verification: what its names resolve to (verify/overlay.py)."""
+    answers = plan.get("answers", {})
+    if not isinstance(answers, dict):
+        raise TypeError('"answers" in the plan is not an object')
+    return answers
 
 
 def _publishes(plan: dict[str, object]) -> bool:

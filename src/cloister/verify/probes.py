@@ -12,6 +12,7 @@ from __future__ import annotations
 from cloister.values import dataclass
 
 EXIT, SECRETS, PLANTING, KERNEL, SILENCE = "no exit", "no secrets", "no planting", "confinement", "no silence"
+AVAILABILITY = "availability"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +78,26 @@ PROBES: tuple[Probe, ...] = (
         "CONNECT and connect to their addresses and names", "lenient-names",
     ),
     _probe(
+        "NAME-5", EXIT, "A granted name does not lead to a private address, at first or later.",
+        "names that resolve to private, loopback and metadata addresses, to both kinds, to another the next time",
+        "unguarded",
+    ),
+    _probe(
         "TLS-1", EXIT, "What is not TLS does not pass where TLS was granted.",
         "SSH and broken records within CONNECT to port 443", "raw-tunnel",
     ),
-    _probe("TLS-2", EXIT, "TLS without a server name does not pass.", "a hello without SNI", "raw-tunnel"),
+    _probe(
+        "TLS-2", EXIT, "TLS passes by one server name that can be read, and by nothing else.",
+        "hellos without a name, with two, an address, an encrypted one; in many records", "raw-tunnel",
+    ),
     _probe(
         "TLS-3", EXIT, "A name and an address that do not belong together do not pass.",
         "another name at a granted one's address, a granted name at another address", "raw-tunnel",
+    ),
+    _probe(
+        "TLS-4", EXIT, "A tunnel within a tunnel leads nowhere else.",
+        "CONNECT within CONNECT, TLS and cleartext, the proxy by way of itself, a relay of the sandbox's own",
+        "nested-tunnel",
     ),
     _probe(
         "ID-1", SECRETS, "Host, server name and destination are one, or nothing is sent.",
@@ -100,7 +114,12 @@ PROBES: tuple[Probe, ...] = (
     _probe("ID-4", SECRETS, "A request has one Host.", "two Host lines", "lenient-parser"),
     _probe(
         "ID-5", SECRETS, "A placeholder goes to no host that its credential is not bound to.",
-        "in a header, within Basic, in query and path", "unwatched",
+        "in header, Basic, query, path; in bodies: form, JSON, gzip, split; in messages of WebSockets", "unwatched",
+    ),
+    _probe(
+        "ID-6", SECRETS, "A redirect takes no credential to another host.",
+        "redirects to other hosts: the gateway follows, a client follows, with its header and without",
+        "bound-to-all",
     ),
     _probe(
         "ID-7", SECRETS, "What the client puts where the credential goes is dropped.",
@@ -111,9 +130,16 @@ PROBES: tuple[Probe, ...] = (
     ),
     _probe(
         "ID-9", SECRETS, "An upstream that echoes the credential is masked.",
-        "an echo in head and body, plain and in base64", "unwatched",
+        "an echo in head, body, trailer, redirect and WebSocket; in base64, compressed, split", "unwatched",
     ),
-    _probe("ID-11", SECRETS, "No placeholder goes over cleartext.", "the placeholder over HTTP", "unwatched"),
+    _probe(
+        "ID-10", SECRETS, "A credential whose value or file is no good is not sent.",
+        "CR, LF, NUL in a value; a file that is a link, a FIFO, empty, or readable by all", "any-value",
+    ),
+    _probe(
+        "ID-11", SECRETS, "No credential goes over cleartext, nor to an upstream that does not verify.",
+        "the placeholder over HTTP; certificates for another name, expired, of nobody's authority", "unverified",
+    ),
     _probe(
         "SECRET-1", SECRETS, "A credential's value is nowhere in the sandbox.",
         "search environments, files and the memory of every process, from inside and from outside", "value-inside",
@@ -126,7 +152,20 @@ PROBES: tuple[Probe, ...] = (
         "HTTP-2", EXIT, "A head that can be read in two ways is refused.",
         "a space before the colon, folding, bare line feeds, NUL", "lenient-parser",
     ),
+    _probe(
+        "HTTP-3", EXIT, "A body is what its framing says, and no more; what was cut is not taken for whole.",
+        "chunk sizes, extensions, trailers, bodies and answers that are shorter or longer than they say",
+        "lenient-bodies",
+    ),
     _probe("HTTP-4", EXIT, "A rule's paths cannot be dodged.", "dots, escapes, slashes, parameters", "any-path"),
+    _probe(
+        "HTTP-5", EXIT, "HTTP/2 is judged as HTTP/1.1 is, is not spoken unasked, and cannot be used to flood.",
+        "pseudo-headers, line ends in values, lengths, h2c, prior knowledge; resets, CONTINUATION, pings", "lenient-h2",
+    ),
+    _probe(
+        "HTTP-6", EXIT, "Only a WebSocket that was asked for and accepted switches protocols.",
+        "a 101 unasked, a wrong key, other protocols, bytes behind an upgrade that is none", "any-upgrade",
+    ),
     _probe("HTTP-7", EXIT, "A rule's methods cannot be dodged.", "another method, override headers", "any-method"),
     _probe(
         "FS-1", PLANTING, "What the host executes on its own cannot be planted.",
@@ -175,6 +214,15 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "K-7", KERNEL, "A process that enters later is confined as the first one is.",
         "K-1 to K-5, FS-4 and NET-6 from a later exec", "exec-unfiltered", own_origin=False,
+    ),
+    _probe(
+        "AV-1", AVAILABILITY, "Who is slow holds nobody else up.",
+        "many clients that never end a hello, a head, a body, or do not read; upstreams that do not answer",
+        "one-at-a-time",
+    ),
+    _probe(
+        "AV-2", AVAILABILITY, "Streams flow at once; who leaves in the middle breaks nothing.",
+        "an event, and silence; 4 MiB sent; clients and upstreams that leave within a message", "whole-answers",
     ),
     _probe(
         "AUDIT-1", SILENCE, "What was allowed and what was refused is in the audit log.",

@@ -25,7 +25,7 @@ from cloister.session import attach, cleanup, prepare
 from cloister.session.run import RunOptions, Stage, run
 from cloister.system import files
 from cloister.values import dataclass, replace
-from cloister.verify import observed, overlay, program, verdict
+from cloister.verify import observed, oddities, overlay, program, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
 from cloister.verify.place import Place
@@ -156,7 +156,8 @@ def _staged(
         place = stack.enter_context(places.made(environ, home))
         witnesses = stack.enter_context(_witnesses())
         files.write_atomic(place.ca_file, witnesses.ca_pem, mode=0o644)
-        adapted = overlay.adapted(plan, _origins(place, witnesses))
+        odd_files = oddities.made(place.project.state)
+        adapted = overlay.adapted(plan, _origins(place, witnesses, odd_files))
         mark = stack.enter_context(_marked())
         first = Attacker(lambda: _begin(place, adapted, environ))
         stack.callback(first.end)
@@ -297,7 +298,10 @@ def _witness(
     }
     if any("AUDIT-1" in one for one in told.values()):
         late["AUDIT-1"] = observed.unlogged(place)
-    return Witness(marks=verdict.marks(witnesses.seen, ids), breaches=_joined(seen, late), failures=failures)
+    strayed = observed.strayed(witnesses.arrived, place)
+    return Witness(
+        marks=verdict.marks(witnesses.seen, ids), breaches=_joined(seen, late, strayed), failures=failures
+    )
 
 
 def _sends_control(name: str) -> bool:
@@ -314,13 +318,14 @@ def _with_later(chosen: Sequence[Probe]) -> list[str]:
     return [*ids, *(name for name in LATER if "K-7" in ids and name not in ids)]
 
 
-def _origins(place: Place, witnesses: Witnesses) -> overlay.Origins:
+def _origins(place: Place, witnesses: Witnesses, odd_files: Mapping[str, str]) -> overlay.Origins:
     return overlay.Origins(
         https_port=witnesses.https.getsockname()[1],
         http_port=witnesses.http.getsockname()[1],
         ca_file=place.ca_file,
         secret_file=place.secret_file,
         placeholder=place.placeholder,
+        odd_files=odd_files,
     )
 
 
@@ -332,6 +337,8 @@ def _config(
         "names": overlay.NAMES,
         "tcp_port": witnesses.tcp.getsockname()[1],
         "udp_port": witnesses.udp.getsockname()[1],
+        "origin_port": witnesses.https.getsockname()[1],
+        "private_answers": len(overlay.ANSWERS["private"]),
         "abstract": witnesses.abstract_name,
         "host_addresses": _own_addresses(),
         "workspace": workspace,
