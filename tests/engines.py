@@ -26,6 +26,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.world import Identity
+
 IMAGE = "cloister-test-base"
 BASE = Path(__file__).parents[1] / ".cache/images/base.tar"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -173,15 +175,13 @@ def podman(engine_base: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def rootless_podman(engine_base: Path, user: object) -> Iterator[Engine]:
-    """podman as the tests' ordinary user (fixture `user` of tests/e2e), with IMAGE."""
+def rootless_podman(engine_base: Path, user: Identity) -> Iterator[Engine]:
+    """podman as the tests' ordinary user (tests/world.py), with IMAGE."""
     _need("podman", "newuidmap")
-    uid, gid = int(user.uid), int(user.gid)  # type: ignore[attr-defined]  # Identity lives in tests/e2e
-    prefix = (
-        () if uid == os.geteuid() else ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--")
-    )
     with _directory("podman-user") as base:
-        yield from _podman(base, engine_base, uid, prefix=prefix, ulimits=("nofile=1024:1024",))
+        yield from _podman(
+            base, engine_base, user.uid, prefix=tuple(user.prefix), ulimits=("nofile=1024:1024",)
+        )
 
 
 def _podman(

@@ -12,19 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import (
-    Cloister,
-    Identity,
-    Result,
-    authority,  # noqa: F401  # fixtures, here and below
-    http_origin,  # noqa: F401
-    installed,  # noqa: F401
-    line_origin,  # noqa: F401
-    origin,  # noqa: F401
-    user,  # noqa: F401
-)
 from tests.engines import IMAGE, Engine
 from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
+from tests.world import Cloister, Identity, Result
 
 ROOT = Identity(name="root", uid=0, gid=0)
 # Name → runtime, the fixture of its engine, whether root runs it.

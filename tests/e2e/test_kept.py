@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.e2e.test_lifecycle import eventually
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 
@@ -232,7 +232,8 @@ def test_kill_of_exec_ends_its_command_and_nothing_else(up: Cloister) -> None:
 def test_a_shell_on_a_terminal_has_job_control(up: Cloister) -> None:
     with Terminal(up, "exec", "-e", "PS1=next> ", "bash", "--norc") as terminal:
         terminal.type(b"", until=b"next> ")
-        terminal.type(b"sleep 100 & jobs; fg\n", until=b"\nsleep 100")
+        terminal.type(b"cat & jobs; fg\n", until=b"\ncat")
+        terminal.type(b"word\n", until=b"word\nword")  # read by it: it is in the foreground
         terminal.type(b"\x03", until=b"next> ")
         terminal.type(b"stty size; exit 5\n", until=b"exit")
         assert terminal.wait() == 5, terminal.shown

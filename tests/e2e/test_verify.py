@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cloister.verify.probes import PROBES
-from tests.e2e.conftest import Cloister
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 

@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from cloister import cli
 from cloister.verify import program
-from cloister.verify.probes import BY_ID, PROBES
+from cloister.verify.outside import main as outside
+from cloister.verify.probes import BY_ID, HOST, INSIDE, PROBES
 from cloister.verify.run import Options, Report, verify
 from cloister.verify.verdict import Outcome, exit_code
 from tests.verify.mutations import MUTATIONS
@@ -33,14 +35,20 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
     shutil.rmtree(home)
 
 
+def command(arguments: Sequence[str]) -> int:
+    """cloister's own, weakened as this process is."""
+    return cli.flush(cli.dispatch(list(arguments)))
+
+
 def attacked(environ: Mapping[str, str], *ids: str) -> Report:
-    return verify(Options(only=ids), environ, lambda _pass, _probe: None)
+    return verify(Options(command=command, only=ids), environ, lambda _pass, _probe: None)
 
 
 def test_every_probe_has_an_attack_and_a_mutation_and_every_mutation_a_probe() -> None:
-    assert {probe.mutation for probe in PROBES} == set(MUTATIONS)
-    attacked = re.findall(r'^@probe\("(.+)"\)', program.text(), re.MULTILINE)
-    assert sorted([*attacked, "K-7"]) == sorted(BY_ID)
+    assert {name for probe in PROBES for name in probe.mutations} == set(MUTATIONS)
+    inside = re.findall(r'^@probe\("(.+)"\)', program.text(), re.MULTILINE)
+    assert sorted([*inside, "K-7"]) == sorted(probe.id for probe in PROBES if INSIDE in probe.sides)
+    assert sorted(outside.PROBES) == sorted(probe.id for probe in PROBES if HOST in probe.sides)
     assert len(BY_ID) == len(PROBES)
 
 
@@ -57,7 +65,7 @@ def test_a_sandbox_holds(environ: Mapping[str, str]) -> None:
 def test_a_weakened_sandbox_is_breached(
     name: str, environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ids = [probe.id for probe in PROBES if probe.mutation == name]
+    ids = [probe.id for probe in PROBES if name in probe.mutations]
     MUTATIONS[name](monkeypatch, tmp_path)
     report = attacked(environ, *ids)
     missed = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -58,6 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
             print(f"{probe.id:10}{probe.promise:13}{probe.claim}")
         return 0
     options = Options(
+        command=_cloister,
         directory=shared.directory(arguments),
         runtime=arguments.runtime,
         sandbox=_live(arguments),
@@ -70,6 +72,13 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         found = _shown(options, len(chosen))
     return exit_code(found.results)
+
+
+def _cloister(arguments: Sequence[str]) -> int:
+    """A command of ours, in a process that the verification has forked for it."""
+    from cloister import cli  # it imports this module
+
+    return cli.flush(cli.dispatch(list(arguments)))
 
 
 def _live(arguments: argparse.Namespace) -> Record | None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cloister.gateway.vault import Vault
-from cloister.system import unix
+from cloister.system import accept, unix
 
 CONNECTIONS_LIMIT = 8
 LINE_LIMIT_BYTES = 4096
@@ -38,8 +38,7 @@ class ControlServer:
         self._path = path
         self._vault = vault
         self._same_world = same_world or in_our_user_namespace
-        self._listener: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._acceptor: accept.Acceptor | None = None
 
     def start(self) -> None:
         """Listen. OSError if that is not possible."""
@@ -50,33 +49,15 @@ class ControlServer:
         except BaseException:
             listener.close()
             raise
-        self._listener = listener
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._readable, listener)
+        self._acceptor = accept.Acceptor(listener, self._serve, limit=CONNECTIONS_LIMIT, admit=self._is_ours)
 
     async def close(self) -> None:
         """Stop, and remove the socket. Idempotent."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
-            listener.close()
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _readable(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError:  # it has gone again, or there are no descriptors: who asks will see the end
-            return
-        if len(self._tasks) >= CONNECTIONS_LIMIT or not self._is_ours(sock):
-            sock.close()
-            return
-        sock.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._serve(sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            await acceptor.close()
 
     def _is_ours(self, sock: socket.socket) -> bool:
         pid, uid, _ = _CREDENTIALS.unpack(
@@ -88,7 +69,7 @@ class ControlServer:
         """Answer line after line."""
         loop = asyncio.get_running_loop()
         data = b""
-        with sock, suppress(OSError, TimeoutError):
+        with suppress(OSError, TimeoutError):
             async with asyncio.timeout(DEADLINE_S):
                 while chunk := await loop.sock_recv(sock, LINE_LIMIT_BYTES):
                     data += chunk

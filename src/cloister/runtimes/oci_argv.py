@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from cloister.runtimes import start_script
 from cloister.runtimes.oci_exec_argv import Names
-from cloister.sandbox.spec import Bind, SandboxSpec, Tmpfs
+from cloister.sandbox.spec import Bind, Limits, SandboxSpec, Tmpfs
 from cloister.values import dataclass
 
 TYPE_CHECKING = False
@@ -124,7 +124,7 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     if not agent.has_sh and host.engine != PODMAN:
         # Else the script does it. To podman one limit means: none of those that its configuration names.
         rendered.append("--ulimit=core=0:0")
-    rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
+    rendered += [f"--shm-size={_shared_memory(limits)}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
     # Docker takes a name that its client's environment lacks for "unset it" (moby, ReplaceOrAppendEnvVars).
     option = "unsetenv" if host.engine == PODMAN else "env"
@@ -176,6 +176,11 @@ def _common(names: Names, seccomp: str) -> list[str]:
         "--ipc=private",
         "--cgroupns=private",
     ]
+
+
+def _shared_memory(limits: Limits) -> int:
+    """The bytes of /dev/shm: with the other places in memory (view.in_memory) less than the limit."""
+    return min(SHARED_MEMORY_BYTES, limits.memory_bytes // 8) if limits.memory_bytes else SHARED_MEMORY_BYTES
 
 
 def _limits(memory_bytes: int | None, cpus: float | None, pids: int | None) -> Iterator[str]:

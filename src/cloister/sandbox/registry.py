@@ -72,6 +72,7 @@ class Record:
     init: Process | None = None  # the sandbox's pid 1
     plan: str = ""  # the fingerprint of the plan that it runs with
     container: Container | None = None  # None: the embedded runtime
+    ports: tuple[tuple[int, int], ...] = ()  # published: this machine's, the sandbox's
 
 
 class Kept:
@@ -127,6 +128,7 @@ def write(directory: str, record: Record) -> None:
         "plan": record.plan,
         "init": None if record.init is None else [record.init.pid, record.init.started],
         "container": None if record.container is None else _document(record.container),
+        "ports": [list(pair) for pair in record.ports],
     }
     files.write_atomic(_path(directory, record.sandbox_id), json.dumps(content).encode())
 
@@ -180,6 +182,7 @@ def records(directory: str) -> Iterator[Record]:
                 plan=str(data.get("plan", "")),
                 init=_process(data["init"]) if data.get("init") else None,
                 container=_container(data["container"]) if data.get("container") else None,
+                ports=tuple((int(host), int(inside)) for host, inside in data.get("ports", ())),
             )
         except (ValueError, KeyError, TypeError):
             files.remove(os.path.join(directory, name))

@@ -24,7 +24,7 @@ from cloister.sandbox.spec import SandboxSpec
 from cloister.session import live
 from cloister.session.terminal import Terminal
 from cloister.session.wait import Waiter
-from cloister.system import files, proc
+from cloister.system import cgroup, files, proc
 from cloister.values import dataclass, replace
 
 _END_S = 20.0
@@ -98,6 +98,7 @@ def run(start: live.Start, place: Place) -> int:
             f"the image {place.image.reference!r} has no `sleep`, by which a sandbox stays",
             resolution="run its program in a sandbox of its own: cloister run -- PROGRAM",
         )
+    _tell_of_limits(start, place)
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
     kept.update(others=live.processes(gateway.pid), container=_recorded(start, place))
@@ -133,6 +134,14 @@ def run(start: live.Start, place: Place) -> int:
             raise
     audit.write(Event(kind="end", status=code))
     return code
+
+
+def _tell_of_limits(start: live.Start, place: Place) -> None:
+    cpus = view.Settings(start.plan).limits.cpus
+    if not place.engine.limits and cpus not in (None, cgroup.DEFAULT_CPUS):
+        start.tell(
+            f"{place.engine.name} has no control groups here, so the limit of {cpus:g} CPUs does not hold"
+        )
 
 
 def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:

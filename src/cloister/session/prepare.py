@@ -70,6 +70,7 @@ def run(
         public_directory=public,
         name=options.name,
         plan=plans.fingerprint(plan),
+        ports=tuple((one.port.host, one.port.sandbox) for one in published),
     )
     with ExitStack() as stack:
         kept = registry.Kept(project.runs, record)

@@ -13,10 +13,12 @@ from contextlib import contextmanager, suppress
 
 from cloister.config import directories
 from cloister.config.directories import Project
+from cloister.errors import CloisterError
 from cloister.system import files
 from cloister.values import dataclass
+from cloister.verify.outside import world as worlds
+from cloister.verify.outside.world import PREFIX
 
-_PREFIX = "cloister-verify-"
 # Files that are there before the sandbox starts; what is below .git makes it a repository.
 _PRESENT = {
     ".git/HEAD": "ref: refs/heads/main\n",
@@ -73,7 +75,7 @@ def made(environ: Mapping[str, str], home: str) -> Iterator[Place]:
     """Make it; remove it at the end."""
     _remove_abandoned(home)
     unique = os.urandom(6).hex()
-    workspace, neighbour = (f"{home}/{_PREFIX}{os.getpid()}-{kind}" for kind in ("workspace", "neighbour"))
+    workspace, neighbour = (f"{home}/{PREFIX}{os.getpid()}-{kind}" for kind in ("workspace", "neighbour"))
     state = directories.throwaway(workspace, environ, unique).state
     place = Place(
         project=Project(workspace=workspace, state=state),
@@ -107,7 +109,7 @@ def _fill(root: str, contents: Mapping[str, str]) -> None:
 
 def _remove_abandoned(home: str) -> None:
     for name in os.listdir(home):
-        pid = name.removeprefix(_PREFIX).partition("-")[0]
-        if name.startswith(_PREFIX) and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
-            with suppress(OSError):
-                files.remove_tree(f"{home}/{name}")
+        pid = name.removeprefix(PREFIX).partition("-")[0]
+        if name.startswith(PREFIX) and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            with suppress(OSError, CloisterError):
+                worlds.remove(f"{home}/{name}")

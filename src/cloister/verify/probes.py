@@ -13,11 +13,16 @@ from cloister.values import dataclass
 
 EXIT, SECRETS, PLANTING, KERNEL, SILENCE = "no exit", "no secrets", "no planting", "confinement", "no silence"
 AVAILABILITY = "availability"
+INSIDE, HOST = "inside", "host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One claim. `own_origin`: it needs the names of a verification's own origins, so not in a user's live sandbox."""
+    """One claim. `own_origin`: it needs the names of a verification's own origins, so not in a user's live sandbox.
+
+    `sides`: who attacks, a process in the sandbox (inside/), the host with commands of its own (outside/), or both.
+    `also`: further weakened sandboxes that it must find.
+    """
 
     id: str
     promise: str
@@ -25,13 +30,35 @@ class Probe:
     attack: str
     mutation: str
     own_origin: bool = True
+    sides: tuple[str, ...] = (INSIDE,)
+    also: tuple[str, ...] = ()
+
+    @property
+    def mutations(self) -> tuple[str, ...]:
+        """Every weakened sandbox that it must find."""
+        return (self.mutation, *self.also)
 
 
 def _probe(
-    name: str, promise: str, claim: str, attack: str, mutation: str, *, own_origin: bool = True
+    name: str,
+    promise: str,
+    claim: str,
+    attack: str,
+    mutation: str,
+    *,
+    own_origin: bool = True,
+    sides: tuple[str, ...] = (INSIDE,),
+    also: tuple[str, ...] = (),
 ) -> Probe:
     return Probe(
-        id=name, promise=promise, claim=claim, attack=attack, mutation=mutation, own_origin=own_origin
+        id=name,
+        promise=promise,
+        claim=claim,
+        attack=attack,
+        mutation=mutation,
+        own_origin=own_origin,
+        sides=sides,
+        also=also,
     )
 
 
@@ -169,11 +196,18 @@ PROBES: tuple[Probe, ...] = (
     _probe("HTTP-7", EXIT, "A rule's methods cannot be dodged.", "another method, override headers", "any-method"),
     _probe(
         "FS-1", PLANTING, "What the host executes on its own cannot be planted.",
-        "git hooks and configuration, editors' and agents' settings, new and by renaming", "unprotected",
+        "git's settings, hooks, modules and nested repositories, editors' and agents' settings; there or new; written,"
+        " replaced, linked, renamed; during a session, and what is left at its end",
+        "unprotected", sides=(INSIDE, HOST), also=("unswept",),
     ),
     _probe(
         "CFG-1", PLANTING, "The sandbox cannot change its own configuration.",
         "write, replace and remove cloister.toml", "unprotected",
+    ),
+    _probe(
+        "CFG-3", KERNEL, "A project's or a sandbox's name is nothing but a name.",
+        "names that lead elsewhere, look like options, hold quotes, or are very long, through the real command",
+        "any-name", sides=(HOST,),
     ),
     _probe(
         "FS-2", SECRETS, "No link leads out of the workspace.",
@@ -186,6 +220,16 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "FS-4", PLANTING, "No set-user-id file and no device can be made.", "chmod, create, mknod", "unfiltered",
         own_origin=False,
+    ),
+    _probe(
+        "FS-5", PLANTING, "cloister's own use of git executes nothing of a repository that a sandbox wrote.",
+        "settings, hooks, filters and drivers planted in private workspaces; diff and apply", "git-as-is",
+        sides=(HOST,),
+    ),
+    _probe(
+        "FS-7", KERNEL, "Neither files in memory nor a fork bomb take more than the sandbox's limits.",
+        "add up and overfill every file system in memory; in a throw-away sandbox, fork without end", "boundless",
+        own_origin=False, sides=(INSIDE, HOST), also=("unlimited",),
     ),
     _probe("FS-6", SECRETS, "Secrets in the workspace are masked.", "read .env and private keys", "unprotected"),
     _probe(
@@ -209,7 +253,9 @@ PROBES: tuple[Probe, ...] = (
         "abstract sockets, the bus, engines' sockets, /proc/self/fd", "inherited-descriptor", own_origin=False,
     ),
     _probe(
-        "K-6", KERNEL, "The limit of processes holds.", "more threads than the limit", "unlimited", own_origin=False,
+        "K-6", KERNEL, "The limits of processes, memory and CPU hold.",
+        "more threads than the limit; in a throw-away sandbox more memory and more processors", "unlimited",
+        own_origin=False, sides=(INSIDE, HOST),
     ),
     _probe(
         "K-7", KERNEL, "A process that enters later is confined as the first one is.",
@@ -223,6 +269,10 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "AV-2", AVAILABILITY, "Streams flow at once; who leaves in the middle breaks nothing.",
         "an event, and silence; 4 MiB sent; clients and upstreams that leave within a message", "whole-answers",
+    ),
+    _probe(
+        "AV-3", AVAILABILITY, "Whatever is killed, the next command leaves nothing of the sandbox behind.",
+        "kill -9 of session, gateway and first process, each in a throw-away sandbox", "forgetful", sides=(HOST,),
     ),
     _probe(
         "AUDIT-1", SILENCE, "What was allowed and what was refused is in the audit log.",

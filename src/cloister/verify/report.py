@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from cloister.verify.probes import PROBES
+from cloister.verify.probes import PROBES, Probe
 from cloister.verify.verdict import Outcome, Result, exit_code
 
 if TYPE_CHECKING:
@@ -43,9 +43,11 @@ def document(report: Report) -> str:
                     "claim": one.probe.claim,
                     "attack": one.probe.attack,
                     "mutation": one.probe.mutation,
+                    "also": list(one.probe.also),
                     "outcome": one.outcome.value,
                     "reason": one.reason,
                     "evidence": list(one.evidence),
+                    "notes": list(one.notes),
                 }
                 for one in report.results
             ],
@@ -91,7 +93,9 @@ def summary(results: Sequence[Result]) -> str:
 
 def claims() -> str:
     """The table of docs/threat-model.md."""
-    rows = [f"| {one.id} | {one.promise} | {one.claim} | {one.attack} | `{one.mutation}` |" for one in PROBES]
+    rows = [
+        f"| {one.id} | {one.promise} | {one.claim} | {one.attack} | {_mutations(one)} |" for one in PROBES
+    ]
     return "\n".join(
         [
             "| probe | promise | claim | attack | weakened sandbox that it must find |",
@@ -99,6 +103,10 @@ def claims() -> str:
             *rows,
         ]
     )
+
+
+def _mutations(probe: Probe) -> str:
+    return ", ".join(f"`{name}`" for name in probe.mutations)
 
 
 def _case(one: Result) -> str:

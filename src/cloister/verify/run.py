@@ -28,8 +28,10 @@ from cloister.values import dataclass, replace
 from cloister.verify import observed, oddities, overlay, program, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
+from cloister.verify.outside import main as outside
+from cloister.verify.outside import world as worlds
 from cloister.verify.place import Place
-from cloister.verify.probes import BY_ID, LATER, PROBES, Probe
+from cloister.verify.probes import BY_ID, HOST, LATER, PROBES, Probe
 from cloister.verify.verdict import EXEC, FIRST, Result, Told, Witness
 from cloister.verify.witnesses import Witnesses, wait_for
 
@@ -41,8 +43,12 @@ _PRIVATE = (".ssh/id_ed25519", ".aws/credentials", ".config/gh/hosts.yml", ".net
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to verify: the configuration of the project around `directory`, or of a live sandbox there."""
+    """What to verify: the configuration of the project around `directory`, or of a live sandbox there.
 
+    `command` is cloister's own, which the host's probes use: it takes arguments and returns an exit code.
+    """
+
+    command: worlds.Command
     directory: str | None = None
     runtime: str | None = None
     sandbox: registry.Record | None = None
@@ -81,8 +87,8 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
         passes: tuple[str, ...] = (EXEC,)
         results = _live(options.sandbox, chosen, environ, progress)
     else:
-        passes = (FIRST, EXEC)
-        results = _staged(plan, home, chosen, environ, progress)
+        passes = (FIRST, EXEC, HOST)
+        results = _staged(plan, home, chosen, environ, progress, command=options.command)
     report = Report(
         version=__version__,
         kernel=platform.release(),
@@ -136,7 +142,9 @@ def _live(
         later = Attacker(lambda: _enter(record, environ))
         stack.callback(later.end)
         witnesses.start()
-        config = _config(witnesses, ids=_with_later(suited), workspace=_TEMPORARY, pids=0, process_mark=mark)
+        config = _config(
+            witnesses, ids=_with_later(suited), workspace=_TEMPORARY, pids=0, memory=0, process_mark=mark
+        )
         told = {EXEC: _pass(later, config, EXEC, progress)}
         breaches = {} if record.init is None else {"K-1": observed.confinement(record.init)}
     witness = Witness(breaches=breaches, failures={})
@@ -150,9 +158,13 @@ def _staged(
     chosen: Sequence[Probe],
     environ: Mapping[str, str],
     progress: Progress,
+    *,
+    command: worlds.Command,
 ) -> list[Result]:
     """Attack a sandbox of our own, with the plan's configuration."""
     with ExitStack() as stack:
+        on_host = [probe.id for probe in chosen if HOST in probe.sides]
+        theirs = stack.enter_context(worlds.made(on_host, environ, home, plan, command))
         place = stack.enter_context(places.made(environ, home))
         witnesses = stack.enter_context(_witnesses())
         files.write_atomic(place.ca_file, witnesses.ca_pem, mode=0o644)
@@ -163,12 +175,16 @@ def _staged(
         stack.callback(first.end)
         later = Attacker(lambda: _enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
+        others = {name: _host_attacker(name, world) for name, world in theirs.items()}
+        for other in others.values():
+            stack.callback(other.end)
         witnesses.start()
         config = _config(
             witnesses,
             ids=_with_later(chosen),
             workspace=place.project.workspace,
-            pids=_pids(adapted),
+            pids=_limit(adapted, "pids"),
+            memory=_limit(adapted, "memory_bytes"),
             process_mark=mark,
             placeholder=place.placeholder,
             file_canary=place.file_canary,
@@ -190,11 +206,14 @@ def _staged(
         seen = _joined(seen, _looked_at(place), {"FS-1": observed.planted(before, place)})
         later.end()
         first.end()
+        told[HOST] = {}
+        for other in others.values():
+            told[HOST] |= _heard(other.heard(time.monotonic() + PASS_TIMEOUT_S), HOST, progress)
         cleanup.sweep(place.project, lambda _: None)  # if it had to be killed
         witness = _witness(place, witnesses, before, told, seen)
         if trouble:
             witness = replace(witness, failures={probe.id: (trouble,) for probe in chosen})
-        return [verdict.judge(probe, told, witness, (FIRST, EXEC)) for probe in chosen]
+        return [verdict.judge(probe, told, witness, (FIRST, EXEC, HOST)) for probe in chosen]
 
 
 @contextmanager
@@ -238,6 +257,10 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
+def _host_attacker(name: str, world: worlds.World) -> Attacker:
+    return Attacker(lambda: outside.run(name, world))
+
+
 def _note(text: str) -> None:
     """Into the child's log: a sandbox under attack raises alarms, as it must."""
     os.write(2, f"{text}\n".encode())
@@ -251,8 +274,12 @@ def _enter(record: registry.Record | None, environ: Mapping[str, str]) -> int:
 
 
 def _pass(attacker: Attacker, config: Mapping[str, object], name: str, progress: Progress) -> dict[str, Told]:
+    return _heard(attacker.lines(config, PASS_TIMEOUT_S), name, progress)
+
+
+def _heard(lines: Iterator[bytes], name: str, progress: Progress) -> dict[str, Told]:
     found: dict[str, Told] = {}
-    for line in attacker.lines(config, PASS_TIMEOUT_S):
+    for line in lines:
         parsed = verdict.parse(line)
         if parsed is not None:
             found[parsed[0]] = parsed[1]
@@ -329,9 +356,7 @@ def _origins(place: Place, witnesses: Witnesses, odd_files: Mapping[str, str]) -
     )
 
 
-def _config(
-    witnesses: Witnesses, *, ids: Sequence[str], workspace: str, pids: int, **more: object
-) -> dict[str, object]:
+def _config(witnesses: Witnesses, *, ids: Sequence[str], workspace: str, **more: object) -> dict[str, object]:
     return {
         "only": list(ids),
         "names": overlay.NAMES,
@@ -342,7 +367,6 @@ def _config(
         "abstract": witnesses.abstract_name,
         "host_addresses": _own_addresses(),
         "workspace": workspace,
-        "pids": pids,
         **more,
     }
 
@@ -357,7 +381,7 @@ def _own_addresses() -> list[str]:
         return [str(sock.getsockname()[0])]
 
 
-def _pids(plan: plans.Plan) -> int:
+def _limit(plan: plans.Plan, name: str) -> int:
     sandbox = plan["sandbox"]
-    found = sandbox.get("pids") if isinstance(sandbox, dict) else None
+    found = sandbox.get(name) if isinstance(sandbox, dict) else None
     return found if isinstance(found, int) else 0

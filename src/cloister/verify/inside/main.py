@@ -29,6 +29,7 @@ def main() -> None:
             "id": name,
             "attacks": found.attacks,
             "controls": found.controls,
+            "notes": found.notes,
             "missing": found.missing,
         }
         say(line)

@@ -127,6 +127,76 @@ def suid(path: str) -> str:
     return "made"
 
 
+@probe("FS-7")
+def files_in_memory(found: Probe) -> None:
+    limit = CONFIG["memory"]
+    found.note("files on the host's disk, in the workspace and the home, are not limited")
+    places = in_memory()
+    found.control("a file in memory", in_some, places)
+    for path, _, inodes in places:
+        if not inodes:
+            found.attack(f"files without number in {path}", str, "no limit")
+    if not limit:
+        found.note("the configuration sets no limit of memory")
+        return
+    total = sum(size for _, size, _ in places)
+    found.attack(f"files in memory that take more than the limit of {limit} bytes", larger, total, limit)
+    path, size, _ = min(places, key=lambda place: place[1])
+    if size <= FILL_LIMIT:
+        found.attack(f"more than its {size} bytes in {path}", fill, path, size)
+
+
+FILL_LIMIT = 256 << 20
+
+
+def in_memory() -> list[tuple[str, int, int]]:
+    """The file systems in memory that this process can write: path, bytes, inodes."""
+    found = []
+    with open("/proc/self/mountinfo") as file:
+        lines = [line.split(" ") for line in file]
+    for fields in lines:
+        path = fields[4].encode().decode("unicode_escape")
+        if "tmpfs" not in fields[fields.index("-") + 1 :][0] or "rw" not in fields[5].split(","):
+            continue
+        try:
+            mode = os.stat(path)
+            if stat.S_ISDIR(mode.st_mode) and (mode.st_uid == os.getuid() or os.access(path, os.W_OK)):
+                size = os.statvfs(path)
+                found.append((path, size.f_frsize * size.f_blocks, size.f_files))
+        except OSError:
+            continue
+    return found
+
+
+def in_some(places: list[tuple[str, int, int]]) -> str:
+    write(f"{places[0][0]}/small-{os.getpid()}")
+    os.unlink(f"{places[0][0]}/small-{os.getpid()}")
+    return f"{len(places)} places, the first is {places[0][0]}"
+
+
+def larger(total: int, limit: int) -> str:
+    if total <= limit:
+        raise RefusedError(f"{total} bytes in all")
+    return f"{total} bytes in all"
+
+
+def fill(path: str, size: int) -> str:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if os.stat(path).st_uid == os.getuid():
+        os.chmod(path, 0o700)
+    name = f"{path}/large-{os.getpid()}"
+    try:
+        with open(name, "wb", 0) as file:
+            for _ in range(size // (1 << 20) + 2):
+                file.write(bytes(1 << 20))
+    finally:
+        if os.path.lexists(name):
+            os.unlink(name)
+        if os.stat(path).st_uid == os.getuid():
+            os.chmod(path, mode)
+    return "written"
+
+
 @probe("FS-6")
 def masked(found: Probe) -> None:
     work = CONFIG["workspace"]

@@ -26,6 +26,7 @@ class Probe:
     def __init__(self) -> None:
         self.attacks: list[dict[str, object]] = []
         self.controls: list[dict[str, object]] = []
+        self.notes: list[str] = []
         self.missing = ""
 
     def attack(self, what: str, attempt: Callable[..., object], *arguments: object) -> None:
@@ -35,6 +36,10 @@ class Probe:
     def control(self, what: str, attempt: Callable[..., object], *arguments: object) -> None:
         """It must succeed, or the attacks show nothing."""
         self.controls.append(_tried(what, attempt, *arguments))
+
+    def note(self, text: str) -> None:
+        """What the claim does not reach here, and why."""
+        self.notes.append(text[:TEXT_LIMIT])
 
 
 class RefusedError(Exception):
