@@ -116,6 +116,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "TLS-2", EXIT, "TLS passes by one server name that can be read, and by nothing else.",
         "hellos without a name, with two, an address, an encrypted one; in many records", "raw-tunnel",
+        also=("lenient-hellos",),
     ),
     _probe(
         "TLS-3", EXIT, "A name and an address that do not belong together do not pass.",
@@ -147,6 +148,7 @@ PROBES: tuple[Probe, ...] = (
         "ID-6", SECRETS, "A redirect takes no credential to another host.",
         "redirects to other hosts: the gateway follows, a client follows, with its header and without",
         "bound-to-all",
+        also=("follows-redirects", ),
     ),
     _probe(
         "ID-7", SECRETS, "What the client puts where the credential goes is dropped.",
@@ -166,6 +168,7 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "ID-11", SECRETS, "No credential goes over cleartext, nor to an upstream that does not verify.",
         "the placeholder over HTTP; certificates for another name, expired, of nobody's authority", "unverified",
+        also=("unwatched", ),
     ),
     _probe(
         "SECRET-1", SECRETS, "A credential's value is nowhere in the sandbox.",
@@ -183,15 +186,18 @@ PROBES: tuple[Probe, ...] = (
         "HTTP-3", EXIT, "A body is what its framing says, and no more; what was cut is not taken for whole.",
         "chunk sizes, extensions, trailers, bodies and answers that are shorter or longer than they say",
         "lenient-bodies",
+        also=("forwards-trailers", ),
     ),
     _probe("HTTP-4", EXIT, "A rule's paths cannot be dodged.", "dots, escapes, slashes, parameters", "any-path"),
     _probe(
         "HTTP-5", EXIT, "HTTP/2 is judged as HTTP/1.1 is, is not spoken unasked, and cannot be used to flood.",
         "pseudo-headers, line ends in values, lengths, h2c, prior knowledge; resets, CONTINUATION, pings", "lenient-h2",
+        also=("endures-floods", ),
     ),
     _probe(
         "HTTP-6", EXIT, "Only a WebSocket that was asked for and accepted switches protocols.",
         "a 101 unasked, a wrong key, other protocols, bytes behind an upgrade that is none", "any-upgrade",
+        also=("any-path", ),
     ),
     _probe("HTTP-7", EXIT, "A rule's methods cannot be dodged.", "another method, override headers", "any-method"),
     _probe(
@@ -265,10 +271,12 @@ PROBES: tuple[Probe, ...] = (
         "AV-1", AVAILABILITY, "Who is slow holds nobody else up.",
         "many clients that never end a hello, a head, a body, or do not read; upstreams that do not answer",
         "one-at-a-time",
+        also=("busy-reader", ),
     ),
     _probe(
         "AV-2", AVAILABILITY, "Streams flow at once; who leaves in the middle breaks nothing.",
         "an event, and silence; 4 MiB sent; clients and upstreams that leave within a message", "whole-answers",
+        also=("lenient-bodies", ),
     ),
     _probe(
         "AV-3", AVAILABILITY, "Whatever is killed, the next command leaves nothing of the sandbox behind.",

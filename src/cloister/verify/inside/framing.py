@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import socket
 
 from cloister.verify.inside.talk import (
     Probe,
@@ -87,6 +88,7 @@ def bodies_that_lie(found: Probe) -> None:
         ("the end of its trailers", chunked(host, "/cut-HTTP-3-trailers", b"2\r\nok\r\n0\r\nX-Odd: a")),
     ):
         found.attack(f"a body that ends before {what}", ended_early, host, request)
+        found.attack(f"a body that ends properly before {what}", left_with_goodbye, host, request)
     _tried("extensions", whole, host, chunked(host, "/ok", b"2;attack-HTTP-3=extension\r\nok\r\n0\r\n\r\n"))
     trailers = b"X-Odd: attack-HTTP-3-trailer\r\nAuthorization: attack-HTTP-3-trailer\r\n\r\n"
     _tried("trailers", whole, host, chunked(host, "/ok", b"2\r\nok\r\n0\r\n" + trailers))
@@ -102,12 +104,20 @@ def ended_early(host: str, request: bytes) -> str:
     """Send it, and no more. RefusedError unless it is answered as if it were whole."""
     with connected(host) as stream:
         stream.sendall(request)
-        with contextlib.suppress(OSError):  # the answer stands before the other side's
-            stream.unwrap()  # TLS's own goodbye: no more will come
+        socket.socket.shutdown(stream, socket.SHUT_WR)  # of TCP alone: the answer is still to be read
         got = rest(stream)
     if not got.startswith(b"HTTP/1.1 200 "):
         raise RefusedError(repr(got[:40]))
     return repr(got[:40])
+
+
+def left_with_goodbye(host: str, request: bytes) -> str:
+    """The same with TLS's own end. What is answered cannot be read then: the origin knows whether it took it."""
+    with connected(host) as stream:
+        stream.sendall(request)
+        with contextlib.suppress(OSError):
+            stream.unwrap()
+    raise RefusedError("left")
 
 
 def longer() -> str:

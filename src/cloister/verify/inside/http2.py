@@ -106,7 +106,7 @@ def h2_head(host: str, path: str, method: bytes = b"GET") -> list[tuple[bytes, b
 
 @probe("HTTP-5")
 def second_version(found: Probe) -> None:
-    judged, paths, evil = name("judged"), name("paths"), name("evil").encode()
+    bound, judged, paths, evil = name("bound"), name("judged"), name("paths"), name("evil").encode()
     head = h2_head(judged, "/attack-HTTP-5-head")
     found.control("a request over HTTP/2", lambda: h2_asked(judged, h2_head(judged, "/control-HTTP-5")))
     found.control(
@@ -124,7 +124,7 @@ def second_version(found: Probe) -> None:
         ("another :scheme", [head[0], (b":scheme", b"http"), *head[2:]]),
         ("a pseudo-header behind a header", [*head[:3], (b"x-odd", b"a"), head[3]]),
         ("a pseudo-header of its own", [*head, (b":odd", b"a")]),
-        ("a method with a line end", [(b":method", b"GET /attack-HTTP-5-method HTTP/1.1\r\nX:"), *head[1:]]),
+        ("a method with a line end", h2_head(bound, "/x", b"GET /attack-HTTP-5-method HTTP/1.1\r\nX:")),
         ("CONNECT", [(b":method", b"CONNECT"), head[2]]),
         ("extended CONNECT", [(b":method", b"CONNECT"), *head[1:], (b":protocol", b"websocket")]),
         ("a name in upper case", [*head, (b"X-Odd", b"a")]),
@@ -136,7 +136,8 @@ def second_version(found: Probe) -> None:
         ("Upgrade", [*head, (b"upgrade", b"h2c")]),
         ("a path out of a rule's", [*h2_head(paths, "/open/../attack-HTTP-5-path")]),
     ):
-        found.attack(what, h2_asked, paths if (b":authority", paths.encode()) in pairs else judged, pairs)
+        hosts = [host for host in (bound, paths) if (b":authority", host.encode()) in pairs]
+        found.attack(what, h2_asked, hosts[0] if hosts else judged, pairs)
     for what, declared in (("shorter", b"50"), ("longer", b"1"), ("twice", b"4, 5")):
         pairs = [*h2_head(judged, f"/cut-HTTP-5-{what}", b"POST"), (b"content-length", declared)]
         found.attack(f"a body whose length is another: {what}", h2_asked, judged, pairs, b"body")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import re
 import zlib
@@ -212,21 +213,25 @@ def echo(found: Probe) -> None:
 def shown(untrusted: bytes) -> str:
     """Whether the credential's value is in an answer, in any form that its reader would undo."""
     head, _, body = untrusted.partition(b"\r\n\r\n")
-    forms = [untrusted, unchunked(body)]
+    forms = [untrusted, body, unchunked(body)]
     for form in tuple(forms):
         forms += [base64.b64decode(word + b"==") for word in re.findall(rb"[A-Za-z0-9+/=]{40,}", form)]
         for window_bits in (31, 15):
-            try:
-                forms.append(zlib.decompressobj(window_bits).decompress(form if form != untrusted else body))
-            except zlib.error:
-                continue
+            with contextlib.suppress(zlib.error):
+                forms.append(zlib.decompressobj(window_bits).decompress(form))
     if not any(SECRET.search(form) for form in forms):
         raise RefusedError(f"{head[:20].decode('latin-1')!r}, {len(body)} bytes, without the value")
     return "the value came back"
 
 
 def unchunked(body: bytes) -> bytes:
-    return b"".join(re.split(rb"\r?\n?[0-9a-fA-F]{1,6}\r\n", body))
+    """The chunks' content, as far as these are chunks."""
+    data = b""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        if not re.fullmatch(rb"[0-9a-fA-F]{1,6}", size):
+            return data
+        data, body = data + body[: int(size, 16)], body[int(size, 16) + 2 :]
 
 
 @probe("ID-10")
