@@ -17,17 +17,18 @@ from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
 from tests.world import Cloister, Identity, Result
 
 ROOT = Identity(name="root", uid=0, gid=0)
-# Name → runtime, the fixture of its engine, whether root runs it.
+# Name → runtime, the fixture of its engine, whether root runs it, where the gateway runs.
 RUNTIMES = {
-    "embedded": ("embedded", "", False),
-    "docker": ("docker", "docker", False),
-    "docker-root": ("docker", "docker", True),
-    "podman": ("podman", "rootless_podman", False),
-    "podman-root": ("podman", "podman", True),
+    "embedded": ("embedded", "", False, "host"),
+    "docker": ("docker", "docker", False, "host"),
+    "docker-root": ("docker", "docker", True, "host"),
+    "docker-gateway": ("docker", "docker", False, "container"),
+    "podman": ("podman", "rootless_podman", False, "host"),
+    "podman-root": ("podman", "podman", True, "host"),
 }
 PARAMETERS = [
     pytest.param(name, marks=pytest.mark.engine if engine else pytest.mark.sandbox)
-    for name, (_, engine, _) in RUNTIMES.items()
+    for name, (_, engine, _, _) in RUNTIMES.items()
 ]
 
 
@@ -39,6 +40,7 @@ class World:
     runtime: str
     cloister: Cloister
     engine: Engine | None
+    gateway: str = "host"
 
     def containers(self) -> list[str]:
         """Names of this world's containers, running or not."""
@@ -46,6 +48,17 @@ class World:
             return []
         label = "label=dev.cloister.project"
         listed = self.engine("ps", "--all", f"--filter={label}", "--format={{.Names}}").split()
+        projects = self.cloister.home / ".local/state/cloister/projects"
+        mine = {path.name for path in projects.iterdir()} if projects.exists() else set()
+        return [name for name in listed if any(f"cloister-{one}-" in name for one in mine)]
+
+    def volumes(self) -> list[str]:
+        """Names of the volumes that were made for this world's gateways."""
+        if self.engine is None:
+            return []
+        listed = self.engine(
+            "volume", "ls", "--filter=label=dev.cloister.project", "--format={{.Name}}"
+        ).split()
         projects = self.cloister.home / ".local/state/cloister/projects"
         mine = {path.name for path in projects.iterdir()} if projects.exists() else set()
         return [name for name in listed if any(f"cloister-{one}-" in name for one in mine)]
@@ -62,7 +75,7 @@ class World:
 
 
 def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[World]:
-    runtime, engine_name, as_root = RUNTIMES[name]
+    runtime, engine_name, as_root, gateway = RUNTIMES[name]
     engine: Engine | None = request.getfixturevalue(engine_name) if engine_name else None
     identity = ROOT if as_root else request.getfixturevalue("user")
     base.chmod(0o755)
@@ -85,6 +98,7 @@ def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[Wo
 [sandbox]
 runtime = "{runtime}"
 image = "{IMAGE}"
+gateway = "{gateway}"
 memory = "512m"
 pids = 200
 
@@ -100,11 +114,13 @@ upstream_ca = ["{ca}"]
 "a.wild.example.test" = "127.0.0.1:{line.port}"
 """
     )
-    world = World(name=name, runtime=runtime, cloister=cloister, engine=engine)
+    world = World(name=name, runtime=runtime, cloister=cloister, engine=engine, gateway=gateway)
     yield world
     cloister("stop", "--all", timeout_s=120)
     if engine is not None and (left := world.containers()):
         engine("rm", "--force", *left, check=False)
+    if engine is not None and (left := world.volumes()):
+        engine("volume", "rm", "--force", *left, check=False)
     shutil.rmtree(base, ignore_errors=True)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -241,15 +242,55 @@ def test_a_shell_on_a_terminal_has_job_control(up: Cloister) -> None:
     assert b"24 80" in terminal.shown
 
 
-class Terminal:
-    """A command of cloister's on a terminal of its own."""
+@pytest.mark.parametrize("command", [("exec", "--", "dash"), ("exec", "--", "dash", "-l"), ("exec", "--", "sh", "-c", "dash; exit $?")])  # fmt: skip
+def test_a_shell_that_asks_for_its_process_group_gives_the_terminal_back(
+    up: Cloister, command: tuple[str, ...]
+) -> None:
+    """dash ends with 2 and a complaint if its group has no number in its pid namespace."""
+    if shutil.which("dash") is None:
+        pytest.skip("dash is not installed")
+    with Terminal(up, *command) as terminal:
+        terminal.type(b"", until=b"$ ")
+        terminal.type(b"sleep 0; echo do''ne\n", until=b"done")
+        terminal.type(b"exit 3\n", until=b"exit")
+        assert terminal.wait() == 3, terminal.shown
+    assert b"Cannot set tty" not in terminal.shown
 
-    def __init__(self, cloister: Cloister, *arguments: str) -> None:
+
+def test_ctrl_z_stops_the_command_and_gives_the_terminal_to_the_shell_outside(up: Cloister) -> None:
+    command = " ".join(up.argv(["exec", "--", "cat"]))
+    with Terminal(up, program=("env", "TERM=dumb", "bash", "--norc")) as terminal:
+        terminal.type(b"PS1='out''side> '\n", until=b"outside> ")
+        terminal.type(f"{command}\n".encode(), until=b"cat")
+        terminal.type(b"one\n", until=b"one\none")
+        terminal.type(b"\x1a", until=b"outside> ")
+        terminal.type(b"echo sh''ell\n", until=b"shell\noutside> ")
+        terminal.type(b"fg\n", until=b"cat")
+        terminal.type(b"two\n", until=b"two\ntwo")
+        terminal.type(b"\x03", until=b"outside> ")
+        terminal.type(b"echo code=$?\n", until=b"code=130")
+        terminal.type(b"exit\n", until=b"exit")
+        assert terminal.wait() == 0, terminal.shown
+
+
+def test_ctrl_z_without_a_shell_outside_changes_nothing(up: Cloister) -> None:
+    with Terminal(up, "exec", "--", "cat") as terminal:
+        terminal.type(b"one\n", until=b"one\none")
+        terminal.type(b"\x1a", until=b"^Z")
+        terminal.type(b"two\n", until=b"two\ntwo")
+        terminal.type(b"\x04", until=b"")
+        assert terminal.wait() == 0, terminal.shown
+
+
+class Terminal:
+    """A command of cloister's, or another program, on a terminal of its own."""
+
+    def __init__(self, cloister: Cloister, *arguments: str, program: tuple[str, ...] = ()) -> None:
         self.shown = b""
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
             os.chdir(cloister.project)
-            argv = cloister.argv(arguments)
+            argv = list(program) or cloister.argv(arguments)
             os.execvpe(argv[0], argv, cloister.environment())
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
 

@@ -118,9 +118,12 @@ def _print(console: Console, found: Report) -> None:
             claim.append(f"\n{one.reason}", style)
             if one.outcome is not Outcome.NOT_APPLICABLE:
                 claim.append("".join(f"\n  {text}" for text in one.evidence[1:_EVIDENCE_SHOWN]), "dim")
+        claim.append("".join(f"\n  not reached: {note}" for note in one.notes), "dim")
         table.add_row(one.probe.id, Text(one.outcome.value, style), claim)
     console.print(table)
     console.print()
+    for text in found.left_out:
+        console.print(Text(f"left out of your configuration: {text}", "dim"))
     console.print(
         Text(
             f"{reports.summary(found.results)}, {found.runtime} runtime, kernel {found.kernel},"

@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 
 from cloister.errors import HostError
-from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, staging
+from cloister.network import holder
+from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, oci_image, staging
 from cloister.runtimes.engine import Engine
 from cloister.runtimes.oci_holder import Line
 from cloister.runtimes.oci_runtime import Runtime
@@ -27,6 +29,7 @@ from cloister.values import dataclass
 
 _REMOVE_S = 60.0
 _CALL_S = 0.5  # a holder that runs calls within this; else somebody must watch it
+GATEWAY_DIRECTORY = "/run/cloister-gateway"  # outpost/main.py's
 _NEVER = "0001-01-01"  # Go's time zero
 
 
@@ -47,6 +50,9 @@ class Launch:
     ca_bundle: int
     gateway: socket.socket
     bound: list[tuple[int, list[int]]]
+    passed: Callable[[], bool] | None = (
+        None  # a gateway in a container: whether it has all sockets. CloisterError
+    )
     attached: bool
     terminal: bool
     hostname: str
@@ -56,7 +62,7 @@ class Launch:
 class Running:
     """A started sandbox. `client` is the engine's command that ends when the agent does; `init` its first process."""
 
-    def __init__(self, how: Launch, line: Line) -> None:
+    def __init__(self, how: Launch, line: Line | None) -> None:
         self.engine, self.names, self.line = how.engine, how.names, line
         self.attached = how.attached
         self.client: subprocess.Popen[bytes] | None = None
@@ -104,7 +110,8 @@ class Running:
     def kill(self) -> None:
         """End the sandbox, and wait until nothing of it runs. Idempotent."""
         remove(self.engine, self.names)
-        self.line.close()
+        if self.line is not None:
+            self.line.close()
         if self.client is not None:
             with suppress(OSError):
                 proc.reap(self.client, timeout_s=_REMOVE_S)
@@ -125,8 +132,38 @@ def host(engine: Engine) -> oci_argv.Host:
 
 
 def remove(engine: Engine, names: oci_exec_argv.Names) -> None:
-    """End and remove both containers. Idempotent; HostError if the engine does not do it."""
-    for arguments in oci_argv.remove(engine.name, names):
+    """End and remove the agent's container and the holder's. Idempotent; HostError if the engine does not do it."""
+    _remove(engine, oci_argv.remove(engine.name, names))
+
+
+def make_gateway_place(engine: Engine, names: oci_exec_argv.Names, runtime: Runtime) -> None:
+    """What a gateway's container needs of the engine: its image, and the volume. HostError."""
+    oci_image.ensure_runtime(engine, runtime)
+    done = engine.ask(*oci_argv.create_volume(names))
+    if done.code:
+        raise oci_failures.failure(engine.name, "make a volume", done.errors.decode(errors="replace"))
+
+
+def gateway_argv(engine: Engine, names: oci_exec_argv.Names, runtime: Runtime, *, seccomp: str) -> list[str]:
+    """The command line of the client that runs a gateway's container."""
+    gateway = oci_argv.Gateway(
+        image=runtime.tag,
+        argv=runtime.argv,
+        library_path=runtime.library_path,
+        target=holder.DIRECTORY,
+        directory=GATEWAY_DIRECTORY,
+        seccomp=seccomp,
+    )
+    return engine.argv(oci_argv.run_gateway(names, gateway, host(engine)))
+
+
+def remove_gateway(engine: Engine, names: oci_exec_argv.Names) -> None:
+    """End and remove a gateway's container, and its volume. Idempotent; HostError."""
+    _remove(engine, oci_argv.remove_gateway(names))
+
+
+def _remove(engine: Engine, commands: list[list[str]]) -> None:
+    for arguments in commands:
         done = engine.ask(*arguments, timeout_s=_REMOVE_S)
         said = done.errors.decode(errors="replace")
         if done.code and not oci_failures.is_missing_container(said):

@@ -7,16 +7,15 @@ Rule 3: what uses it (session/cleanup.py) is idempotent; it may be killed at any
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-from collections.abc import Iterator
 
+from cloister.lean import json, signal
 from cloister.system import files
 from cloister.values import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypedDict, Unpack
 
     class Changes(TypedDict, total=False):
@@ -52,6 +51,7 @@ class Container:
     has_sh: bool = True
     pids: int | None = None
     memory_bytes: int | None = None
+    gateway: bool = False  # the gateway runs in a container too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ def alive(process: Process) -> bool:
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started, in that order. OSError if it is gone."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
         return [int(child) for child in file.read().split()]
 
 

@@ -8,8 +8,12 @@ Rule 2: handled from construction on: what comes before there is a command waits
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable
+
+from cloister.lean import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
@@ -22,7 +26,7 @@ class Signals:
         self.pending: list[int] = []
         self._send = send
         for number in FORWARDED:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) stays in force
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) stays in force
                 signal.signal(number, self._on_signal)
 
     def flush(self) -> None:

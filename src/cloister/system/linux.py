@@ -38,6 +38,9 @@ MS_REC = 0x4000
 MS_SLAVE = 0x80000
 MNT_DETACH = 2
 
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -106,6 +109,17 @@ def clear_capabilities() -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def watch_directory(directory: str) -> int:
+    """A descriptor that becomes readable when something comes into a directory (inotify(7)). OSError."""
+    descriptor: int = _libc.inotify_init1(ctypes.c_int(os.O_CLOEXEC))
+    _check(descriptor, "inotify_init1")
+    flags = ctypes.c_uint32(IN_CREATE | IN_MOVED_TO)
+    _check(
+        _libc.inotify_add_watch(ctypes.c_int(descriptor), os.fsencode(directory), flags), "inotify_add_watch"
+    )
+    return descriptor
 
 
 def set_seccomp_filter(program: bytes) -> None:

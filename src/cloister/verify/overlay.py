@@ -55,7 +55,7 @@ class Origins:
 
 
 def adapted(plan: Plan, origins: Origins) -> Plan:
-    """The plan with the overlay. The user's services and published ports are left out: they may be in use."""
+    """The plan with the overlay, without what `left_out` names. Published ports are at the next free one, if in use."""
     sandbox, policy, hosts, roots = plan["sandbox"], plan["policy"], plan["hosts"], plan["upstream_ca"]
     if not (
         isinstance(sandbox, dict)
@@ -69,8 +69,8 @@ def adapted(plan: Plan, origins: Origins) -> Plan:
     return {
         **plan,
         "sandbox": {
-            **sandbox, "environment": environment, "workspace": "bind", "ports": [], "detect_ports": False,
-            "unmask": [], "protect": [],
+            **sandbox, "environment": environment, "workspace": "bind", "detect_ports": False,
+            "ports": [{**port, "auto": True} for port in sandbox.get("ports") or ()],
         },
         "services": [],
         "policy": {
@@ -82,6 +82,24 @@ def adapted(plan: Plan, origins: Origins) -> Plan:
         "answers": {NAMES[which]: ANSWERS[which] for which in RESOLVED},
         "upstream_ca": [*roots, origins.ca_file],
     }  # fmt: skip
+
+
+def left_out(plan: Plan) -> tuple[str, ...]:
+    """Which of the user's settings do not count in a verification, and why."""
+    sandbox, services = plan.get("sandbox"), plan.get("services")
+    settings = sandbox if isinstance(sandbox, dict) else {}
+    found = []
+    if isinstance(services, list) and services:
+        names = ", ".join(str(one.get("name")) for one in services)
+        found.append(f"services ({names}): they would be started a second time, with data of their own")
+    if settings.get("workspace", "bind") != "bind":
+        kind = settings["workspace"]
+        found.append(
+            f'workspace = "{kind}": attacked is one that is shown itself, where the most is to be held'
+        )
+    if settings.get("detect_ports"):
+        found.append("ports of frameworks: the verification's own workspace has none of them")
+    return tuple(found)
 
 
 def _grant(which: str, origins: Origins) -> Mapping[str, object]:

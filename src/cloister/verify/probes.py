@@ -65,32 +65,36 @@ def _probe(
 PROBES: tuple[Probe, ...] = (
     _probe(
         "NET-1", EXIT, "A name that no rule grants is not reached, with the proxy or without it.",
-        "connect directly, by CONNECT, and to an address with that name inside", "allow-all",
+        "connect directly, by CONNECT, and to an address with that name inside", "allow-all", own_origin=False,
     ),
     _probe(
         "NET-2", EXIT, "A port that no rule names is refused at once.",
-        "connect to ports of public addresses", "forwarded-port",
+        "connect to ports of public addresses", "forwarded-port", own_origin=False,
     ),
     _probe(
         "NET-3", EXIT, "No datagram and no raw packet leaves.",
-        "UDP to the host and the Internet, ICMP, SCTP, raw sockets", "forwarded-port",
+        "UDP to the host and the Internet, ICMP, SCTP, raw sockets", "forwarded-port", own_origin=False,
     ),
     _probe(
         "NET-4", EXIT, "DNS answers granted names alone and carries nothing outside.",
-        "other names, data in labels, other resolvers on UDP, TCP and TLS, TXT", "allow-all",
+        "other names, data in labels, other resolvers on UDP, TCP and TLS, TXT", "allow-all", own_origin=False,
     ),
-    _probe("NET-5", EXIT, "IPv6 is held as IPv4 is.", "the attacks of NET-1 and NET-2 over IPv6", "allow-all"),
+    _probe(
+        "NET-5", EXIT, "IPv6 is held as IPv4 is.", "the attacks of NET-1 and NET-2 over IPv6", "allow-all",
+        own_origin=False,
+    ),
     _probe(
         "NET-6", EXIT, "The sandbox cannot change its network.",
         "set flags, add a route, add a link", "owner-of-network", own_origin=False,
     ),
     _probe(
         "NET-7", EXIT, "The host's own services are out of reach.",
-        "the host's loopback and addresses, the gateway's control socket", "forwarded-port",
+        "the host's loopback and addresses, the gateway's control socket", "forwarded-port", own_origin=False,
     ),
     _probe(
         "NAME-1", EXIT, "A name with odd bytes is no name.", "CONNECT with NUL, control bytes, empty labels",
         "lenient-names",
+        own_origin=False,
     ),
     _probe(
         "NAME-2", EXIT, "What looks like a granted name is not granted.",
@@ -99,10 +103,12 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "NAME-3", EXIT, "An address is no name, in any spelling.",
         "CONNECT to decimal, hexadecimal, octal, mapped and translated loopback addresses", "lenient-names",
+        own_origin=False,
     ),
     _probe(
         "NAME-4", EXIT, "Metadata services of clouds are out of reach.",
         "CONNECT and connect to their addresses and names", "lenient-names",
+        own_origin=False,
     ),
     _probe(
         "NAME-5", EXIT, "A granted name does not lead to a private address, at first or later.",
@@ -204,11 +210,11 @@ PROBES: tuple[Probe, ...] = (
         "FS-1", PLANTING, "What the host executes on its own cannot be planted.",
         "git's settings, hooks, modules and nested repositories, editors' and agents' settings; there or new; written,"
         " replaced, linked, renamed; during a session, and what is left at its end",
-        "unprotected", sides=(INSIDE, HOST), also=("unswept",),
+        "unprotected", sides=(INSIDE, HOST), also=("unswept",), own_origin=False,
     ),
     _probe(
         "CFG-1", PLANTING, "The sandbox cannot change its own configuration.",
-        "write, replace and remove cloister.toml", "unprotected",
+        "write, replace and remove cloister.toml", "unprotected", own_origin=False,
     ),
     _probe(
         "CFG-3", KERNEL, "A project's or a sandbox's name is nothing but a name.",
@@ -217,11 +223,11 @@ PROBES: tuple[Probe, ...] = (
     ),
     _probe(
         "FS-2", SECRETS, "No link leads out of the workspace.",
-        "symbolic and hard links, .., /proc/self/root, magic links", "home-shown",
+        "symbolic and hard links, .., /proc/self/root, magic links", "home-shown", own_origin=False,
     ),
     _probe(
         "FS-3", SECRETS, "The host's home and other projects are invisible.",
-        "read known places, and look everywhere", "home-shown",
+        "read known places, and look everywhere", "home-shown", own_origin=False,
     ),
     _probe(
         "FS-4", PLANTING, "No set-user-id file and no device can be made.", "chmod, create, mknod", "unfiltered",
@@ -237,7 +243,10 @@ PROBES: tuple[Probe, ...] = (
         "add up and overfill every file system in memory; in a throw-away sandbox, fork without end", "boundless",
         own_origin=False, sides=(INSIDE, HOST), also=("unlimited",),
     ),
-    _probe("FS-6", SECRETS, "Secrets in the workspace are masked.", "read .env and private keys", "unprotected"),
+    _probe(
+        "FS-6", SECRETS, "Secrets in the workspace are masked.", "read .env and private keys", "unprotected",
+        own_origin=False,
+    ),
     _probe(
         "K-1", KERNEL, "The agent has no capability, cannot gain one, and is filtered.",
         "look, from inside and from outside; become uid 0", "owner-of-network", own_origin=False,
@@ -289,4 +298,6 @@ PROBES: tuple[Probe, ...] = (
 )  # fmt: skip
 
 BY_ID = {probe.id: probe for probe in PROBES}
+# What is tried in a user's live sandbox with another control: that the gateway answers.
+BY_GATEWAY = ("NET-1", "NET-2", "NET-4", "NET-5", "NET-7", "NAME-1", "NAME-3", "NAME-4")
 LATER = ("K-1", "K-2", "K-3", "K-4", "K-5", "FS-4", "NET-6")  # what K-7 is made of

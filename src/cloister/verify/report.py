@@ -35,6 +35,7 @@ def document(report: Report) -> str:
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(report.started)),
             "duration_s": round(report.duration_s, 2),
             "passes": list(report.passes),
+            "left_out": list(report.left_out),
             "exit_code": exit_code(report.results),
             "results": [
                 {
@@ -64,6 +65,7 @@ def junit(report: Report) -> str:
         f'<testsuite name="cloister verify ({escape(report.runtime)})" tests="{len(report.results)}"'
         f' failures="{counts[Outcome.BREACHED]}" errors="{counts[Outcome.CONTROL_FAILED]}"'
         f' skipped="{counts[Outcome.NOT_APPLICABLE]}" time="{report.duration_s:.2f}">',
+        *(f"  <!-- left out: {escape(text).replace('--', '- -')} -->" for text in report.left_out),
         *(_case(one) for one in report.results),
         "</testsuite>",
     ]
@@ -73,15 +75,18 @@ def junit(report: Report) -> str:
 def tap(report: Report) -> str:
     """TAP version 14."""
     lines = ["TAP version 14", f"1..{len(report.results)}"]
+    lines += [f"# left out: {_one_line(text)}" for text in report.left_out]
     for number, one in enumerate(report.results, 1):
         well = one.outcome in (Outcome.HELD, Outcome.NOT_APPLICABLE)
         skipped = f" # SKIP {_one_line(one.reason)}" if one.outcome is Outcome.NOT_APPLICABLE else ""
         claim = _one_line(one.probe.claim)
+        notes = [f"# not reached: {_one_line(text)}" for text in one.notes]
         lines.append(f"{'ok' if well else 'not ok'} {number} - {one.probe.id} {claim}{skipped}")
         if not well:
             lines += [
                 f"# {one.outcome.value}: {_one_line(text)}" for text in (one.reason, *one.evidence[:10])
             ]
+        lines += notes
     return "\n".join(lines)
 
 

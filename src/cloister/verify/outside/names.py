@@ -6,7 +6,7 @@ import os
 import re
 
 from cloister.verify.inside.talk import Probe, RefusedError
-from cloister.verify.outside.world import World
+from cloister.verify.outside.world import Begun, Done, World
 
 _SANDBOXES = (
     "../x", "..", "a/../../x", "-rf", "--all", "", ".hidden", "x\n", "x y", "x;id", "$(id)", "\u202egpj", "ünï", "X",
@@ -19,6 +19,7 @@ _PROJECTS = (
 _CONTROL_CHARACTER = "a\nb"
 _SAFE = re.compile(r"[a-z0-9][a-z0-9._-]{0,52}")
 _USAGE = 2
+_AT_ONCE = 5
 
 
 def odd_names(found: Probe, world: World) -> None:
@@ -29,9 +30,11 @@ def odd_names(found: Probe, world: World) -> None:
     before = _listing(world)
     for name in (*_SANDBOXES, f"{world.base}/x"):
         found.attack(f"a sandbox named {name[:40]!r}", _sandbox, world, project.workspace, name)
-    found.attack("something was made for one of them", differs, before, _listing(world))
-    for name in _PROJECTS:
-        found.attack(f"a project named {name[:40]!r}", _project, world, name)
+    found.attack("something was made for one of them", _new, before, _listing(world))
+    for some in (_PROJECTS[start : start + _AT_ONCE] for start in range(0, len(_PROJECTS), _AT_ONCE)):
+        begun = {name: _begun(world, name) for name in some}
+        for name, (workspace, command) in begun.items():
+            found.attack(f"a project named {name[:40]!r}", _project, world, workspace, command.end())
     found.attack(f"a project named {_CONTROL_CHARACTER!r}", _refused_project, world)
 
 
@@ -41,10 +44,10 @@ def succeeded(it_did: bool, got: str) -> str:
     return got
 
 
-def differs(before: object, after: object) -> str:
+def _new(before: set[str], after: set[str]) -> str:
     if before == after:
         raise RefusedError("nothing was")
-    return f"{after}"
+    return ", ".join(sorted(after ^ before))
 
 
 def _sandbox(world: World, workspace: str, name: str) -> str:
@@ -57,11 +60,14 @@ def _sandbox(world: World, workspace: str, name: str) -> str:
     raise RefusedError("wrong usage")
 
 
-def _project(world: World, name: str) -> str:
+def _begun(world: World, name: str) -> tuple[str, Begun]:
+    workspace = world.project(name).workspace
+    return workspace, world.begin("run", "--", "pwd", directory=workspace)
+
+
+def _project(world: World, workspace: str, done: Done) -> str:
     """RefusedError if its sandbox sees that directory as its workspace, and its state has a safe name."""
-    project = world.project(name)
-    done = world.cloister("run", "--", "pwd", directory=project.workspace)
-    if done.code or done.out.rstrip("\n") != project.workspace:
+    if done.code or done.out.rstrip("\n") != workspace:
         return done.said
     unsafe = [one for one in os.listdir(f"{world.state}/projects") if not _SAFE.fullmatch(one)]
     if unsafe:
@@ -77,9 +83,10 @@ def _refused_project(world: World) -> str:
     return done.said
 
 
-def _listing(world: World) -> list[str]:
-    """What lies in the state, but for logs, and beside it."""
-    found = os.listdir(world.base)
+def _listing(world: World) -> set[str]:
+    """What lies in the state, but for logs, and beside it: paths below the base."""
+    found = set(os.listdir(world.base))
     for directory, names, files in os.walk(world.state):
-        found += [f"{directory}/{name}" for name in (*names, *files) if "/audit" not in directory]
-    return sorted(found)
+        place = os.path.relpath(directory, world.base)
+        found |= {f"{place}/{name}" for name in (*names, *files) if not place.endswith("/audit")}
+    return found

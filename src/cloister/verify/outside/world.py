@@ -45,6 +45,20 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A command of ours that runs, and what it prints."""
+
+    pid: int
+    reading: tuple[int, int]
+
+    def end(self, timeout_s: float = COMMAND_S) -> Done:
+        """Wait for its end, or kill it (code -9)."""
+        out, err = _read(self.reading, self.pid, time.monotonic() + timeout_s)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return Done(code=code, out=out.decode(errors="replace"), err=err.decode(errors="replace"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """`command` is cloister's own: it takes arguments, prints, and returns an exit code."""
 
@@ -75,6 +89,10 @@ class World:
         self, *arguments: str, directory: str | None = None, stdin: bytes = b"", timeout_s: float = COMMAND_S
     ) -> Done:
         """Run a command of ours to its end, or kill it after `timeout_s` (code -9)."""
+        return self.begin(*arguments, directory=directory, stdin=stdin).end(timeout_s)
+
+    def begin(self, *arguments: str, directory: str | None = None, stdin: bytes = b"") -> Begun:
+        """Start one; others may run beside it."""
         where = directory or self.base
         given = os.memfd_create("cloister-verify", os.MFD_CLOEXEC)
         os.write(given, stdin)
@@ -86,9 +104,7 @@ class World:
             self._become(ours, (given, *writing), where, arguments)
         for descriptor in (given, *writing):
             os.close(descriptor)
-        out, err = _read(reading, pid, time.monotonic() + timeout_s)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return Done(code=code, out=out.decode(errors="replace"), err=err.decode(errors="replace"))
+        return Begun(pid=pid, reading=reading)
 
     def _become(
         self, parent: int, streams: tuple[int, int, int], where: str, arguments: tuple[str, ...]
