@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,17 +20,24 @@ import h2.config
 import h2.frame_buffer
 import h2.stream
 
+from cloister.config import collisions, load
+from cloister.config import compile as compile_
 from cloister.credentials import inject
+from cloister.errors import ConfigurationError
 from cloister.gateway import clienthello, daemon, forward, handshake, judge, proxy, relay, tls, use
 from cloister.gateway.http import body, h1_client, h2_connection, h2_heads, h2_server
 from cloister.gateway.request import Request
 from cloister.gateway.tls import TlsWire
 from cloister.gateway.upstream import Dialler, UpstreamError
+from cloister.network import plumb
 from cloister.policy.decide import Splice
 from cloister.policy.names import parse_host
+from cloister.runtimes import embedded
 from cloister.secret import Secret
 from cloister.secrets import file as secret_file
 from cloister.secrets.source import Value
+from cloister.session import live
+from cloister.session.wait import Waiter
 from cloister.verify import run
 from cloister.verify.witnesses import Witnesses
 from tests.verify.mutations import Patch, _rule, mutation
@@ -307,3 +316,81 @@ def whole_answers(patch: Patch, _: Path) -> None:
         await self.downstream.write(b"".join(whole) + incoming.end())
 
     patch.setattr(forward.Forward, "_parts", parts)
+
+
+@mutation("second-way-out")
+def second_way_out(patch: Patch, _: Path) -> None:
+    """Who takes the sandbox's connections besides the gateway: what it leaves, the session answers, on to the origin."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    send, run_live, launch = plumb.send, live.run, embedded.launch
+    plans: list[Any] = []
+
+    def sending(gateway: Any, message: Any, descriptors: Any) -> None:
+        for entry, descriptor in zip(message.get("sockets", ()), descriptors, strict=False):
+            if (entry["kind"], entry["family"], entry["port"]) == ("tcp", 4, 80):
+                socket.send_fds(theirs, [b"x"], [descriptor])
+        send(gateway, message, descriptors)
+
+    def running(start: Any) -> int:
+        plans.append(start.plan)
+        return run_live(start)
+
+    def launching(*arguments: Any) -> Any:
+        found = launch(*arguments)
+        ports = [pin["port"] for pin in plans[-1]["hosts"].values()]
+        if ports:
+            threading.Thread(target=_leftovers, args=(ours, ports[0]), daemon=True).start()
+        return found
+
+    patch.setattr(plumb, "send", sending)
+    patch.setattr(live, "run", running)
+    patch.setattr(embedded, "launch", launching)
+    patch.setattr(Waiter, "_gateway_died", lambda *_: time.sleep(0.05))
+
+
+def _leftovers(line: socket.socket, port: int) -> None:
+    _, (descriptor,), _, _ = socket.recv_fds(line, 1, 1)
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(True)
+    while True:
+        select.select([listener], [], [])
+        time.sleep(0.3)
+        if not select.select([listener], [], [], 0)[0]:
+            continue  # the gateway has taken it
+        with suppress(OSError), listener.accept()[0] as client:
+            client.settimeout(5)
+            with socket.create_connection(("127.0.0.1", port)) as origin:
+                origin.sendall(client.recv(4096))
+                client.sendall(origin.recv(4096))
+
+
+@mutation("lenient-configuration")
+def lenient_configuration(patch: Patch, _: Path) -> None:
+    """Of a configuration that cannot be read, nothing counts, and the sandbox starts with what is left."""
+    original = load.load
+
+    def lenient(path: str, text: str, level: Any) -> Any:
+        try:
+            return original(path, text, level)
+        except ConfigurationError:
+            return original(path, "", level)
+
+    patch.setattr(compile_, "load", lenient)
+    patch.setattr(compile_, "read_own_configuration", _as_text(compile_.read_own_configuration))
+
+
+def _as_text(original: Any) -> Any:
+    def read(path: str) -> str | None:
+        try:
+            text: str | None = original(path)
+        except ConfigurationError:
+            return ""
+        return text
+
+    return read
+
+
+@mutation("undisputed")
+def undisputed(patch: Patch, _: Path) -> None:
+    """Of two credentials for one place the last one counts."""
+    patch.setattr(collisions, "_check_places", lambda _one, _other: None)

@@ -92,6 +92,16 @@ PROBES: tuple[Probe, ...] = (
         "the host's loopback and addresses, the gateway's control socket", "forwarded-port", own_origin=False,
     ),
     _probe(
+        "NET-8", EXIT, "Without its gateway nothing leaves the sandbox, and it does not live on.",
+        "the gateway stopped, then killed, in a throw-away sandbox that asks again and again", "second-way-out",
+        sides=(HOST,),
+    ),
+    _probe(
+        "NET-9", EXIT, "A policy that is empty or cannot be read grants nothing; a new one counts from the next start.",
+        "start with broken, half-written and empty policies, and a damaged plan; change the file meanwhile",
+        "lenient-configuration", sides=(HOST,), also=("allow-all",),
+    ),
+    _probe(
         "NAME-1", EXIT, "A name with odd bytes is no name.", "CONNECT with NUL, control bytes, empty labels",
         "lenient-names",
         own_origin=False,
@@ -175,6 +185,10 @@ PROBES: tuple[Probe, ...] = (
         "ID-11", SECRETS, "No credential goes over cleartext, nor to an upstream that does not verify.",
         "the placeholder over HTTP; certificates for another name, expired, of nobody's authority", "unverified",
         also=("unwatched", ),
+    ),
+    _probe(
+        "ID-12", SECRETS, "Two credentials for one place of a host are refused: order never chooses.",
+        "load such configurations, on the host, with the loader of every start", "undisputed", sides=(HOST,),
     ),
     _probe(
         "SECRET-1", SECRETS, "A credential's value is nowhere in the sandbox.",
