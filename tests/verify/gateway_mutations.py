@@ -20,7 +20,7 @@ import h2.config
 import h2.frame_buffer
 import h2.stream
 
-from cloister.config import collisions, load
+from cloister.config import collisions, files, load
 from cloister.config import compile as compile_
 from cloister.credentials import inject
 from cloister.errors import ConfigurationError
@@ -376,7 +376,7 @@ def lenient_configuration(patch: Patch, _: Path) -> None:
             return original(path, "", level)
 
     patch.setattr(compile_, "load", lenient)
-    patch.setattr(compile_, "read_own_configuration", _as_text(compile_.read_own_configuration))
+    patch.setattr(compile_, "read_own_configuration", _as_text(files.read_own_configuration))
 
 
 def _as_text(original: Any) -> Any:
