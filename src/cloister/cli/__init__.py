@@ -57,7 +57,7 @@ def main() -> None:
     """The console script."""
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _replace_closed_streams()
-    code = _flush(dispatch(sys.argv[1:]))
+    code = flush(dispatch(sys.argv[1:]))
     os._exit(code)  # taking the interpreter down in order costs 5 ms, and everything of ours is closed by now
 
 
@@ -90,7 +90,7 @@ def dispatch(arguments: list[str]) -> int:
         return _tell(_of_ours(error))
 
 
-def _flush(code: int) -> int:
+def flush(code: int) -> int:
     """Write what is still buffered. What cannot be written is as bad here as within the command."""
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -58,6 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
             print(f"{probe.id:10}{probe.promise:13}{probe.claim}")
         return 0
     options = Options(
+        command=_cloister,
         directory=shared.directory(arguments),
         runtime=arguments.runtime,
         sandbox=_live(arguments),
@@ -70,6 +72,13 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         found = _shown(options, len(chosen))
     return exit_code(found.results)
+
+
+def _cloister(arguments: Sequence[str]) -> int:
+    """A command of ours, in a process that the verification has forked for it."""
+    from cloister import cli  # it imports this module
+
+    return cli.flush(cli.dispatch(list(arguments)))
 
 
 def _live(arguments: argparse.Namespace) -> Record | None:
@@ -109,9 +118,12 @@ def _print(console: Console, found: Report) -> None:
             claim.append(f"\n{one.reason}", style)
             if one.outcome is not Outcome.NOT_APPLICABLE:
                 claim.append("".join(f"\n  {text}" for text in one.evidence[1:_EVIDENCE_SHOWN]), "dim")
+        claim.append("".join(f"\n  not reached: {note}" for note in one.notes), "dim")
         table.add_row(one.probe.id, Text(one.outcome.value, style), claim)
     console.print(table)
     console.print()
+    for text in found.left_out:
+        console.print(Text(f"left out of your configuration: {text}", "dim"))
     console.print(
         Text(
             f"{reports.summary(found.results)}, {found.runtime} runtime, kernel {found.kernel},"

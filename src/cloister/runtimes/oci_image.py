@@ -110,16 +110,29 @@ def import_runtime(engine: Engine, runtime: oci_runtime.Runtime) -> None:
     """Make the runtime image and give it to the engine; older ones that nothing uses go."""
     change = f"LABEL {oci_runtime.LABEL}=1"
     done = engine.ask(
-        "import", f"--change={change}", "-", runtime.tag, stdin=oci_runtime.archive(), timeout_s=_IMPORT_S
+        "import",
+        f"--change={change}",
+        "-",
+        runtime.tag,
+        stdin=oci_runtime.archive(runtime.program),
+        timeout_s=_IMPORT_S,
     )
     if done.code:
         raise oci_failures.failure(
             engine.name, "take the image of cloister's own containers", done.errors.decode(errors="replace")
         )
     listing = engine.ask("images", f"--filter=label={oci_runtime.LABEL}", "--format={{.Repository}}:{{.Tag}}")
+    mine = runtime.tag.partition(":")[0]
     for tag in listing.output.decode(errors="replace").split():
-        if not tag.endswith(f"/{runtime.tag}") and tag != runtime.tag and "<none>" not in tag:
+        repository, _, version = tag.rpartition("/")[2].partition(":")
+        if repository == mine and version not in ("<none>", runtime.tag.partition(":")[2]):
             engine.ask("image", "rm", tag)  # refused if a container of another version uses it
+
+
+def ensure_runtime(engine: Engine, runtime: oci_runtime.Runtime) -> None:
+    """See to it that the engine has the runtime image. HostError if it does not take it."""
+    if engine.ask("image", "inspect", "--format={{.Id}}", runtime.tag).code:
+        import_runtime(engine, runtime)
 
 
 def _has(engine: Engine, container: str, path: str) -> bool:
