@@ -5,7 +5,7 @@ Rule 1: bounded, and never a failure: without one a direction moves less at a ti
 
 from __future__ import annotations
 
-LIMIT = 256  # of BULK_BYTES each: 32 MiB, whatever the sandbox does
+LIMIT = 64  # of BULK_BYTES each: 8 MiB, whatever the sandbox does
 
 
 class Allowance:
