@@ -52,6 +52,13 @@ class _EcdsaSha256(ec.ECDSA):
         return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A CA whose key is elsewhere, in a gateway's container."""
+
+    pem: bytes
+
+
 class Authority:
     """One sandbox's CA. `pem` is what the sandbox must trust."""
 
@@ -89,7 +96,7 @@ class Authority:
 
 
 def publish(
-    authority: Authority,
+    authority: Authority | Published,
     *,
     ca_pipe: int,
     control: int,
@@ -115,7 +122,7 @@ def publish(
             view = view[pipe.write(view) or 0 :]
 
 
-def bundle(authority: Authority, host_roots: str | None, upstream_ca: list[str]) -> bytes:
+def bundle(authority: Authority | Published, host_roots: str | None, upstream_ca: list[str]) -> bytes:
     """The certificates that the sandbox trusts, as PEM (Rule 3)."""
     parts = [_read(path) for path in ([host_roots] if host_roots else []) + upstream_ca]
     return b"\n".join([*parts, authority.pem])

@@ -19,7 +19,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from cloister.gateway.vault import Vault
@@ -31,12 +31,20 @@ DEADLINE_S = 10.0  # for a whole connection
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7): pid, uid, gid
 
 
-class ControlServer:
-    """Listens at `path` until it is closed. `same_world` says whether a process is outside of the sandbox."""
+Answers = Callable[[bytes], Awaitable[dict[str, object]]]
 
-    def __init__(self, path: str, vault: Vault, *, same_world: Callable[[int], bool] | None = None) -> None:
+
+class ControlServer:
+    """Listens at `path` until it is closed; `answers` gives what is said to one line.
+
+    `same_world` says whether a process is outside of the sandbox.
+    """
+
+    def __init__(
+        self, path: str, answers: Answers, *, same_world: Callable[[int], bool] | None = None
+    ) -> None:
         self._path = path
-        self._vault = vault
+        self._answers = answers
         self._same_world = same_world or in_our_user_namespace
         self._acceptor: accept.Acceptor | None = None
 
@@ -75,37 +83,45 @@ class ControlServer:
                     data += chunk
                     *lines, data = data.split(b"\n")
                     for line in lines:
-                        await loop.sock_sendall(sock, json.dumps(self.answer(line)).encode() + b"\n")
+                        said = await self._answers(line)
+                        await loop.sock_sendall(sock, json.dumps(said).encode() + b"\n")
                     if len(data) > LINE_LIMIT_BYTES:
                         return
 
-    def answer(self, line: bytes) -> dict[str, object]:
-        """What is said to one line."""
-        try:
-            asked = json.loads(line)
-            operation, name = asked["op"], asked.get("name", "")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {"error": "this is not understood; expected a JSON object with an op"}
-        match operation:
-            case "pending":
-                waiting = self._vault.pending()
-                return {
-                    "pending": [{"name": one.name, "host": one.host, "since": one.since} for one in waiting]
-                }
-            case "credentials":
-                return {"credentials": self._states()}
-            case "approve" | "refuse" if isinstance(name, str):
-                if self._vault.decide(name, allowed=operation == "approve"):
-                    return {"done": True}
-                return {"error": f"there is no credential {name[:100]!r} that asks before it is used"}
-            case _:
-                return {"error": f"there is no operation {str(operation)[:40]!r}"}
 
-    def _states(self) -> list[dict[str, object]]:
-        return [
-            {"name": one.name, "state": one.word, "expires_at": one.expires_at, "reason": one.reason}
-            for one in self._vault.states()
-        ]
+def answers(vault: Vault) -> Answers:
+    """Those of a vault that is here."""
+
+    async def said(line: bytes) -> dict[str, object]:
+        return answer(vault, line)
+
+    return said
+
+
+def answer(vault: Vault, line: bytes) -> dict[str, object]:
+    """What is said to one line."""
+    try:
+        asked = json.loads(line)
+        operation, name = asked["op"], asked.get("name", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"error": "this is not understood; expected a JSON object with an op"}
+    match operation:
+        case "pending":
+            waiting = vault.pending()
+            return {"pending": [{"name": one.name, "host": one.host, "since": one.since} for one in waiting]}
+        case "credentials":
+            return {
+                "credentials": [
+                    {"name": one.name, "state": one.word, "expires_at": one.expires_at, "reason": one.reason}
+                    for one in vault.states()
+                ]
+            }
+        case "approve" | "refuse" if isinstance(name, str):
+            if vault.decide(name, allowed=operation == "approve"):
+                return {"done": True}
+            return {"error": f"there is no credential {name[:100]!r} that asks before it is used"}
+        case _:
+            return {"error": f"there is no operation {str(operation)[:40]!r}"}
 
 
 def in_our_user_namespace(pid: int) -> bool:

@@ -31,7 +31,7 @@ from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
 from cloister.gateway.services import Deadlines, Services
-from cloister.gateway.upstream import Dialler, Pin
+from cloister.gateway.upstream import Dialler, answers_of, pins_of
 from cloister.gateway.vault import Vault
 from cloister.gateway.wire import SocketWire
 from cloister.network import evict
@@ -52,15 +52,20 @@ _RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
 
 def run(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> int:
     """Serve until the session ends, beginning with the messages that have been `received`. Blocks."""
-    # resolv.conf(5): no search list. What is judged is what is dialled: with a search list, a granted name that does
-    # not exist would become another one, such as `api.example.com.corp.example.net`.
-    os.environ["LOCALDOMAIN"] = "."
+    search_nowhere()
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(_main(start, authority, received))
     finally:
         loop.close()
     return 0
+
+
+def search_nowhere() -> None:
+    """No search list for this process's look-ups (resolv.conf(5)). What is judged is what is dialled: with one, a
+    granted name that does not exist would become another, such as `api.example.com.corp.example.net`.
+    """
+    os.environ["LOCALDOMAIN"] = "."
 
 
 async def _main(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> None:
@@ -85,12 +90,19 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         policy = parse_policy(start.plan["policy"])
         bound = _bound(start.plan)
+        home = start.home
         self.record = record or Record(
-            AuditLog(start.audit_path, start.sandbox_id, on_failure=self._log_failed)
+            home.log if home else AuditLog(start.audit_path, start.sandbox_id, on_failure=self._log_failed)
         )
         self._offload = Offload()
         self.names = NameTable(bound)
-        dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
+        dialler = Dialler(
+            pins=pins_of(start.plan),
+            offload=self._offload,
+            environ=start.environ,
+            home=start.home,
+            answers=answers_of(start.plan),
+        )
         further_roots = upstream_ca(start.plan)
         lured = _lure(start.plan)
         self.services = Services(
@@ -109,6 +121,7 @@ class Gateway:
                 tell=lambda text: control.send(start.control, "tell", text),
                 upstream_ca=tuple(further_roots),
                 untrusted=start.untrusted,
+                fetch=home.fetch if home else None,
             ),
             watched={
                 **{one.name: one.placeholder.encode() for one in policy.credentials},
@@ -204,6 +217,10 @@ class Gateway:
                 control.send(self._start.control, "pong")
             case control.Answer(name=name, allowed=allowed):
                 self.services.vault.decide(name, allowed=allowed)
+            case control.Asked(number=number, line=line):
+                from cloister.gateway.control_server import answer  # only where somebody asks
+
+                control.reply(self._start.control, number, answer(self.services.vault, line))
             case control.Ended(told=told):
                 self._orphaned = not told
                 self.ended.set()
@@ -309,9 +326,9 @@ class Gateway:
 
     def _after_start(self) -> None:
         if (self.services.watched or self._agent) and self._start.control_path:
-            from cloister.gateway.control_server import ControlServer  # only where something may ask
+            from cloister.gateway.control_server import ControlServer, answers  # only where something may ask
 
-            self._control_server = ControlServer(self._start.control_path, self.services.vault)
+            self._control_server = ControlServer(self._start.control_path, answers(self.services.vault))
             self._control_server.start()
         sandbox = self._start.plan.get("sandbox")
         if isinstance(sandbox, dict) and sandbox.get("java") is True:
@@ -372,20 +389,6 @@ def _bound(plan: dict[str, object]) -> dict[Host, frozenset[int]]:
     if not isinstance(entries, list):
         raise TypeError('"bound" in the plan is not a list')
     return {parse_host(entry["host"]): frozenset(entry["ports"]) for entry in entries}
-
-
-def _pins(plan: dict[str, object]) -> dict[str, Pin]:
-    hosts = plan.get("hosts", {})
-    if not isinstance(hosts, dict):
-        raise TypeError('"hosts" in the plan is not an object')
-    return {
-        name: Pin(
-            address=pin["address"],
-            port=pin.get("port"),
-            ports={int(asked): real for asked, real in pin["ports"].items()} if "ports" in pin else None,
-        )
-        for name, pin in hosts.items()
-    }
 
 
 def _publishes(plan: dict[str, object]) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import time
 
 from cloister.lean import json, signal, socket
 from cloister.network import forward, plumb
@@ -28,14 +29,15 @@ DIRECTORY = "/cloister-holder"  # where the supervisor's directory is mounted
 SOCKET = "control.sock"
 MESSAGE_LIMIT_BYTES = 1 << 16
 TIMEOUT_S = 5.0
+CALL_S = 60.0
+_EVENTS_BYTES = 4096
 
 
 def main() -> None:
     """Plumb, give everything up, then bind what the gateway asks for until the supervisor goes."""
     for number in (signal.SIGTERM, signal.SIGINT):  # pid 1 has no default action for them
         signal.signal(number, lambda *_: sys.exit(0))
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    control.connect(f"{DIRECTORY}/{SOCKET}")
+    control = call(DIRECTORY)
     try:
         _, (orders,), _, _ = socket.recv_fds(control, MESSAGE_LIMIT_BYTES, 1)
         with open(orders, "rb") as file:
@@ -50,6 +52,30 @@ def main() -> None:
         control.send(json.dumps({"op": "failed", "text": text[:2000]}).encode())
         raise
     _stay(control, lines)
+
+
+def call(directory: str) -> socket.socket:
+    """Connect with whoever takes the sockets. A gateway in a container may come later than the holder: until it does.
+
+    It moves its socket to its place once it listens. TimeoutError if it never comes.
+    """
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    watching = linux.watch_directories([directory])
+    try:
+        poll = select.poll()
+        poll.register(watching, select.POLLIN)
+        end = time.monotonic() + CALL_S
+        while True:
+            try:
+                control.connect(f"{directory}/{SOCKET}")
+            except FileNotFoundError:
+                if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                    raise TimeoutError("nobody takes the sockets") from None
+                os.read(watching, _EVENTS_BYTES)
+            else:
+                return control
+    finally:
+        os.close(watching)
 
 
 def _pass_namespace(control: socket.socket) -> dict[socket.socket, Callable[[socket.socket], bool]]:

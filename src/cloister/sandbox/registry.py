@@ -51,6 +51,7 @@ class Container:
     has_sh: bool = True
     pids: int | None = None
     memory_bytes: int | None = None
+    gateway: bool = False  # the gateway runs in a container too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

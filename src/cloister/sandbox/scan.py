@@ -287,9 +287,12 @@ class Walk:
         if depth > INCLUDE_DEPTH or not contains(self._workspace, path):
             return
         self._refuse_way(path)
-        if not os.path.lexists(path):
+        absent = not os.path.lexists(path)
+        if absent or (
+            os.path.isfile(path) and os.path.getsize(path) == 0
+        ):  # another sandbox may hold it already
             # The git directory of a linked work tree has none: it takes that of its common directory.
-            if depth or f"{git_directory}/commondir" not in self._read_only:
+            if not absent or depth or f"{git_directory}/commondir" not in self._read_only:
                 self._hold(path, b"")
             return
         content = contents.read(path)
@@ -307,8 +310,7 @@ class Walk:
                 self._hooks_path(entry.value, work_tree)
             elif (entry.section, entry.key) == ("extensions", "worktreeconfig"):
                 worktree = f"{git_directory}/config.worktree"
-                if not os.path.lexists(worktree):
-                    self._placeholders[worktree] = Placeholder(worktree, b"")
+                self.hold(worktree, b"")
 
     def _hooks_path(self, value: str, work_tree: str) -> None:
         """Protect a hooks directory in the workspace: `.husky/_` means all of .husky, which it runs."""

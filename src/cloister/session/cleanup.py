@@ -73,6 +73,10 @@ def finish(
     if record.launched and not project.throwaway:
         _quarantine(project, record, tell)
     before_forgetting()
+    if record.container is not None and record.container.gateway:  # it has written its last lines
+        from cloister.session import container
+
+        container.remove_gateway(record, tell)
     _release_services(project, record, tell)
     if record.public_directory:
         _remove_flat(record.public_directory)

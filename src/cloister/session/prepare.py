@@ -72,6 +72,7 @@ def run(
         name=options.name,
         plan=plans.fingerprint(plan),
         ports=tuple((one.port.host, one.port.sandbox) for one in published),
+        container=None if container is None else containers.recorded(plan, container),
     )
     with ExitStack() as stack:
         kept = registry.Kept(project.runs, record)
@@ -92,6 +93,9 @@ def run(
             public_directory=public,
             untrusted=[source, project.home],
             host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
+            outpost=None
+            if container is None
+            else containers.outpost(plan, container, record, state_directory=state),
         )
         if published:
             from cloister.session import ports
