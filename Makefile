@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Of pytest, at once. Tests of sandboxes wait more than they work.
 WORKERS ?= auto
 
-.PHONY: help setup check format test images fuzz demo bench compare lock clean
+.PHONY: help setup check format test images fuzz soak demo bench compare lock clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,8 +26,8 @@ check: setup         ## format, lint, types, import contracts, unit tests, a lit
 
 test: check          ## everything: check, then end-to-end tests as root and as an ordinary user, and those of every runtime
 	@tools/setup-tests.sh
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not engine" tests/e2e tests/contract tests/verify
-	$(BIN)/pytest -m engine tests/e2e tests/contract
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not engine" tests/e2e tests/contract tests/verify tests/soak
+	$(BIN)/pytest -m engine tests/e2e tests/contract tests/verify
 
 images: setup        ## every container image, with Docker and Podman, and what its tools do (CI builds three of them)
 	@tools/setup-tests.sh
@@ -35,6 +35,10 @@ images: setup        ## every container image, with Docker and Podman, and what 
 
 fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0
+
+soak: setup          ## ten minutes (CLOISTER_SOAK_SECONDS) of traffic through sandboxes that are killed, with a new seed (SEED) each time
+	@tools/setup-tests.sh
+	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 
 format: setup        ## rewrite the sources in the project's format
 	$(BIN)/ruff format src tests bench compare demo tools

@@ -7,8 +7,13 @@ from importlib import resources
 
 _MODULES = (
     "talk",
+    "hellos",
     "egress",
     "requests",
+    "framing",
+    "http2",
+    "websockets",
+    "streams",
     "planting",
     "kernel",
     "values",
