@@ -31,7 +31,7 @@ from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
 from cloister.gateway.services import Deadlines, Services
-from cloister.gateway.upstream import Dialler, pins_of
+from cloister.gateway.upstream import Dialler, answers_of, pins_of
 from cloister.gateway.vault import Vault
 from cloister.gateway.wire import SocketWire
 from cloister.network import evict
@@ -97,7 +97,11 @@ class Gateway:
         self._offload = Offload()
         self.names = NameTable(bound)
         dialler = Dialler(
-            pins=pins_of(start.plan), offload=self._offload, environ=start.environ, home=start.home
+            pins=pins_of(start.plan),
+            offload=self._offload,
+            environ=start.environ,
+            home=start.home,
+            answers=answers_of(start.plan),
         )
         further_roots = upstream_ca(start.plan)
         lured = _lure(start.plan)

@@ -197,14 +197,14 @@ class Walk:
             if name in protect.SECRET_DIRECTORIES and not self._is_unmasked(path):
                 self._masked_directories.add(path)
                 return False
-            if protect.is_protected(name, directory=True):
+            if protect.is_protected(name, parent=_parent(path), directory=True):
                 self._nested.add(path)
                 self._read_only.add(path)
             if name not in protect.SKIPPED or is_repository(path):
                 return True
             self._unwalked.append(path)
             return False
-        if protect.is_protected(name, directory=False):
+        if protect.is_protected(name, parent=_parent(path), directory=False):
             self._nested.add(path)
             self._read_only.add(path)
         if self._is_secret(name, path) and not self._is_unmasked(path):
@@ -212,7 +212,7 @@ class Walk:
         return False
 
     def _link(self, name: str, path: str) -> None:
-        protected = name == ".git" or protect.is_protected(name, directory=True) or name in protect.FILES
+        protected = name == ".git" or protect.is_protected(name, parent=_parent(path), directory=False)
         secret = protect.is_secret_name(name)
         if protected:
             self._nested.add(protect.link(path, os.readlink(path)))
@@ -374,6 +374,10 @@ class Walk:
                 return True
             parent = os.path.dirname(parent)
         return False
+
+
+def _parent(path: str) -> str:
+    return os.path.basename(os.path.dirname(path))
 
 
 def is_repository(directory: str) -> bool:

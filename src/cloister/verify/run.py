@@ -24,7 +24,7 @@ from cloister.session import cleanup, prepare
 from cloister.session.run import RunOptions, Stage, run
 from cloister.system import files
 from cloister.values import dataclass, replace
-from cloister.verify import live, observed, overlay, passes, program, verdict
+from cloister.verify import live, observed, oddities, overlay, passes, program, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
 from cloister.verify.observed import Seen
@@ -149,7 +149,8 @@ def _staged(
         )
         witnesses = stack.enter_context(passes.witnesses())
         files.write_atomic(place.ca_file, witnesses.ca_pem, mode=0o644)
-        adapted = overlay.adapted(plan, _origins(place, witnesses))
+        odd_files = oddities.made(place.project.state)
+        adapted = overlay.adapted(plan, _origins(place, witnesses, odd_files))
         mark = stack.enter_context(passes.marked())
         first = Attacker(lambda: _begin(place, adapted, environ))
         stack.callback(first.end)
@@ -167,6 +168,7 @@ def _staged(
             pids=passes.limit(adapted, "pids"),
             memory=passes.limit(adapted, "memory_bytes"),
             process_mark=mark,
+            gateway_apart=_is_apart(adapted),
             placeholder=place.placeholder,
             file_canary=place.file_canary,
             canary_file=place.canary_file,
@@ -274,6 +276,7 @@ def _witness(
     if any("AUDIT-1" in one for one in told.values()):
         late["AUDIT-1"] = observed.unlogged(place)
     seen += Seen(breaches=late, failures=failures)
+    seen += Seen(breaches=observed.strayed(witnesses.arrived, place))
     return Witness(
         marks=verdict.marks(witnesses.seen, ids),
         breaches=seen.breaches,
@@ -286,11 +289,18 @@ def _sends_control(name: str) -> bool:
     return re.search(rf"control-{re.escape(name)}(?![0-9])", program.text()) is not None
 
 
-def _origins(place: Place, witnesses: Witnesses) -> overlay.Origins:
+def _is_apart(plan: plans.Plan) -> bool:
+    """Whether the gateway has a network of its own, where this host's loopback is not."""
+    sandbox = plan["sandbox"]
+    return isinstance(sandbox, dict) and sandbox.get("gateway") == "container"
+
+
+def _origins(place: Place, witnesses: Witnesses, odd_files: Mapping[str, str]) -> overlay.Origins:
     return overlay.Origins(
         https_port=witnesses.https.getsockname()[1],
         http_port=witnesses.http.getsockname()[1],
         ca_file=place.ca_file,
         secret_file=place.secret_file,
         placeholder=place.placeholder,
+        odd_files=odd_files,
     )

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 
 from cloister.audit.log import Event
 from cloister.gateway.services import Deadlines
@@ -480,3 +483,27 @@ def test_a_cut_answer_is_cut_for_the_client_too(start: Start) -> None:
     assert answer.endswith(b"<cut>")
     event = world.sandbox.log.wait(lambda event: event.kind == "request")
     assert (event.reason or "").startswith("cut short")
+
+
+def test_http_5_a_bad_request_over_http_2_is_answered_and_written_down(start: Start) -> None:
+    """It was reset without a word, and without a line."""
+    world = start()
+    context = world.sandbox.trusting()
+    context.set_alpn_protocols(["h2"])
+    client = H2Connection(H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
+    client.initiate_connection()
+    path = "without-its-slash"
+    client.send_headers(
+        1, [(":method", "GET"), (":scheme", "https"), (":authority", NAME), (":path", path)], end_stream=True
+    )
+    with context.wrap_socket(world.sandbox.dial_name(NAME, 443), server_hostname=NAME) as connection:
+        connection.sendall(client.data_to_send())
+        answers: list[ResponseReceived] = []
+        while not answers:
+            data = connection.recv(65536)
+            assert data
+            answers += [one for one in client.receive_data(data) if isinstance(one, ResponseReceived)]
+    assert dict(answers[0].headers or ())[b":status"] == b"400"
+    refused = world.sandbox.log.wait(lambda event: event.kind == "refuse")
+    assert refused.reason == "bad request: the path does not begin with /"
+    assert not world.origin.seen

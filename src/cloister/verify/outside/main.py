@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 from cloister.errors import CloisterError
 from cloister.verify.inside.talk import Probe
-from cloister.verify.outside import arguments, crashes, limits, names, planting, repositories
+from cloister.verify.outside import (
+    arguments,
+    crashes,
+    gateway,
+    limits,
+    names,
+    planting,
+    policies,
+    repositories,
+)
 from cloister.verify.outside.world import World
 
 TOKEN = b"t"
@@ -21,7 +30,10 @@ PROBES: dict[str, Callable[[Probe, World], None]] = {
     "FS-1": planting.planted,
     "FS-5": repositories.git_of_the_host,
     "FS-7": limits.fork_bomb,
+    "ID-12": policies.disputed_places,
     "K-6": limits.memory_and_cpu,
+    "NET-8": gateway.hung_or_killed,
+    "NET-9": policies.odd_policies,
 }
 
 
