@@ -26,6 +26,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.world import Identity
+
 IMAGE = "cloister-test-base"
 BASE = Path(__file__).parents[1] / ".cache/images/base.tar"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,6 +35,7 @@ RUNNING = "CLOISTER_TEST_DOCKER"
 PACKAGES = ("procps",)  # beside the minimal system: ps
 _START_S = 60.0
 _CLIENT_S = 120.0
+_STORAGE_BYTES = 6 << 30  # of an engine at most: three images of ours with their layers take 3 GB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,15 +176,13 @@ def podman(engine_base: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def rootless_podman(engine_base: Path, user: object) -> Iterator[Engine]:
-    """podman as the tests' ordinary user (fixture `user` of tests/e2e), with IMAGE."""
+def rootless_podman(engine_base: Path, user: Identity) -> Iterator[Engine]:
+    """podman as the tests' ordinary user (tests/world.py), with IMAGE."""
     _need("podman", "newuidmap")
-    uid, gid = int(user.uid), int(user.gid)  # type: ignore[attr-defined]  # Identity lives in tests/e2e
-    prefix = (
-        () if uid == os.geteuid() else ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--")
-    )
     with _directory("podman-user") as base:
-        yield from _podman(base, engine_base, uid, prefix=prefix, ulimits=("nofile=1024:1024",))
+        yield from _podman(
+            base, engine_base, user.uid, prefix=tuple(user.prefix), ulimits=("nofile=1024:1024",)
+        )
 
 
 def _podman(
@@ -224,14 +225,28 @@ def _remove_containers(engine: Engine) -> None:
 
 @contextmanager
 def _directory(name: str) -> Iterator[Path]:
-    """Short: the path of a Unix socket has 107 bytes. On a disk: overlayfs does not lie upon itself."""
+    """Short: the path of a Unix socket has 107 bytes. In memory, where there is enough: on a disk an engine waits for
+    it at each layer, and removing its storage alone can take a minute. Not on an overlay, which does not lie upon itself.
+    """
     base = Path(tempfile.mkdtemp(prefix=f"cloister-{name}-", dir="/var/tmp"))
+    all_images = "CLOISTER_ALL_IMAGES" in os.environ  # they want more
+    if os.geteuid() == 0 and not all_images and _available_bytes() > 2 * _STORAGE_BYTES:
+        options = f"size={_STORAGE_BYTES},mode=0700"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(base)], check=False)
     try:
         yield base
     finally:
-        for mount in _mounts_below(str(base)):
+        for mount in [*_mounts_below(str(base)), str(base)]:
             subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _available_bytes() -> int:
+    """Memory that is free for us (proc_meminfo(5))."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def _mounts_below(directory: str) -> list[str]:

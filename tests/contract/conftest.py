@@ -12,32 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import (
-    Cloister,
-    Identity,
-    Result,
-    authority,  # noqa: F401  # fixtures, here and below
-    http_origin,  # noqa: F401
-    installed,  # noqa: F401
-    line_origin,  # noqa: F401
-    origin,  # noqa: F401
-    user,  # noqa: F401
-)
 from tests.engines import IMAGE, Engine
 from tests.fakes.origins import Authority, HttpsOrigin, LineOrigin
+from tests.world import Cloister, Identity, Result
 
 ROOT = Identity(name="root", uid=0, gid=0)
-# Name → runtime, the fixture of its engine, whether root runs it.
+# Name → runtime, the fixture of its engine, whether root runs it, where the gateway runs.
 RUNTIMES = {
-    "embedded": ("embedded", "", False),
-    "docker": ("docker", "docker", False),
-    "docker-root": ("docker", "docker", True),
-    "podman": ("podman", "rootless_podman", False),
-    "podman-root": ("podman", "podman", True),
+    "embedded": ("embedded", "", False, "host"),
+    "docker": ("docker", "docker", False, "host"),
+    "docker-root": ("docker", "docker", True, "host"),
+    "docker-gateway": ("docker", "docker", False, "container"),
+    "docker-vm": ("docker", "docker", False, "host"),  # its client says what one of a virtual machine's says
+    "podman": ("podman", "rootless_podman", False, "host"),
+    "podman-root": ("podman", "podman", True, "host"),
 }
 PARAMETERS = [
     pytest.param(name, marks=pytest.mark.engine if engine else pytest.mark.sandbox)
-    for name, (_, engine, _) in RUNTIMES.items()
+    for name, (_, engine, _, _) in RUNTIMES.items()
 ]
 
 
@@ -49,6 +41,7 @@ class World:
     runtime: str
     cloister: Cloister
     engine: Engine | None
+    gateway: str = "host"
 
     def containers(self) -> list[str]:
         """Names of this world's containers, running or not."""
@@ -56,6 +49,17 @@ class World:
             return []
         label = "label=dev.cloister.project"
         listed = self.engine("ps", "--all", f"--filter={label}", "--format={{.Names}}").split()
+        projects = self.cloister.home / ".local/state/cloister/projects"
+        mine = {path.name for path in projects.iterdir()} if projects.exists() else set()
+        return [name for name in listed if any(f"cloister-{one}-" in name for one in mine)]
+
+    def volumes(self) -> list[str]:
+        """Names of the volumes that were made for this world's gateways."""
+        if self.engine is None:
+            return []
+        listed = self.engine(
+            "volume", "ls", "--filter=label=dev.cloister.project", "--format={{.Name}}"
+        ).split()
         projects = self.cloister.home / ".local/state/cloister/projects"
         mine = {path.name for path in projects.iterdir()} if projects.exists() else set()
         return [name for name in listed if any(f"cloister-{one}-" in name for one in mine)]
@@ -72,7 +76,7 @@ class World:
 
 
 def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[World]:
-    runtime, engine_name, as_root = RUNTIMES[name]
+    runtime, engine_name, as_root, gateway = RUNTIMES[name]
     engine: Engine | None = request.getfixturevalue(engine_name) if engine_name else None
     identity = ROOT if as_root else request.getfixturevalue("user")
     base.chmod(0o755)
@@ -85,6 +89,8 @@ def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[Wo
         },
     )
     cloister.directory(cloister.project)
+    if name == "docker-vm":
+        _be_in_a_machine(cloister)
     authority_: Authority = request.getfixturevalue("authority")
     https: HttpsOrigin = request.getfixturevalue("origin")
     http: HttpsOrigin = request.getfixturevalue("http_origin")
@@ -95,6 +101,7 @@ def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[Wo
 [sandbox]
 runtime = "{runtime}"
 image = "{IMAGE}"
+gateway = "{gateway}"
 memory = "512m"
 pids = 200
 
@@ -110,12 +117,26 @@ upstream_ca = ["{ca}"]
 "a.wild.example.test" = "127.0.0.1:{line.port}"
 """
     )
-    world = World(name=name, runtime=runtime, cloister=cloister, engine=engine)
+    world = World(name=name, runtime=runtime, cloister=cloister, engine=engine, gateway=gateway)
     yield world
     cloister("stop", "--all", timeout_s=120)
     if engine is not None and (left := world.containers()):
         engine("rm", "--force", *left, check=False)
+    if engine is not None and (left := world.volumes()):
+        engine("volume", "rm", "--force", *left, check=False)
     shutil.rmtree(base, ignore_errors=True)
+
+
+def _be_in_a_machine(cloister: Cloister) -> None:
+    """A client first on PATH whose engine has another kernel. So cloister must do without all that needs this one."""
+    program = shutil.which("docker")
+    client = (
+        f'#!/bin/sh\nif [ "$1" = info ]; then {program} "$@" | '
+        'sed \'s/"KernelVersion":"[^"]*"/"KernelVersion":"6.6.0-linuxkit"/\'\n'
+        f'else exec {program} "$@"; fi\n'
+    )
+    cloister.write(cloister.base / "bin/docker", client, 0o755)
+    cloister.extra_environment["PATH"] = f"{cloister.base}/bin:/usr/bin:/bin"
 
 
 @pytest.fixture(params=PARAMETERS)

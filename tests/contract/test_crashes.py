@@ -33,6 +33,7 @@ def eventually(true: Callable[[], bool], deadline_s: float = 60.0) -> None:
 
 def nothing_is_left(world: World) -> None:
     assert world.containers() == []
+    assert world.volumes() == []
     assert list((world.cloister.state / "runs").iterdir()) == []
     assert list(world.cloister.project.iterdir()) == []
 

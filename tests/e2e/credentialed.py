@@ -18,7 +18,7 @@ from tests.fakes.origins import Authority
 from tests.fakes.web_origin import WebOrigin
 
 if TYPE_CHECKING:  # conftest imports this module
-    from tests.e2e.conftest import Cloister, Result
+    from tests.world import Cloister, Result
 
 TOKEN = "sesame/open+R3al0123456789abcdef"
 API = "api.example.test"

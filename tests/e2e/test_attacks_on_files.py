@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.e2e.test_files import make_repository
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 

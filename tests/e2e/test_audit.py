@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.fakes.dependencies import EXFIL, npm_tarball, sdist
 from tests.fakes.origins import Authority, HttpsOrigin
+from tests.world import Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(300)]
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cloister.gateway.pipes import PIPES_LIMIT
-from tests.e2e.conftest import Cloister
 from tests.e2e.test_lifecycle import eventually, record, start_idle
 from tests.fakes.origins import HttpsOrigin
+from tests.world import Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(240)]
 
@@ -75,7 +74,7 @@ def flooded(
 ) -> tuple[int, int]:
     """Flood, stop, ask once more: how many connections the sandbox had, and the gateway's memory then in KiB.
 
-    Afterwards the gateway holds no more than it keeps for the next ones: pipes, idle connections to upstreams.
+    Afterwards the gateway holds no more than it keeps for the next ones: idle connections to upstreams.
     """
     cloister.write(cloister.project / "flood.py", FLOOD)
     process = cloister.start("run", "--", "python3", "flood.py", *arguments)
@@ -90,7 +89,7 @@ def flooded(
     answer = process.stdout.readline()
     assert answer == "origin saw GET /after\n", (answer, cloister.events("alarm"))
     afterwards()
-    eventually(lambda: descriptors(gateway) < 128 + 2 * PIPES_LIMIT, "the gateway lets go of what has ended")
+    eventually(lambda: descriptors(gateway) < 128, "the gateway lets go of what has ended")
     out, err = process.communicate("end\n", timeout=60)
     assert process.returncode == 0, (out, err)
     assert not [event for event in cloister.events("alarm") if "internal error" in str(event.get("reason"))]

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from tests.e2e.conftest import Cloister, Result
+from tests.world import Cloister, Result
 
 CONFIGURATION = ".config/cloister/config.toml"
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.fakes.origins import Authority
 from tests.fakes.web_origin import WebOrigin
+from tests.world import Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(120)]
 

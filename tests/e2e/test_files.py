@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 

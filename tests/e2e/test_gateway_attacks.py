@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.fakes.origins import HttpsOrigin, SilentOrigin
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 

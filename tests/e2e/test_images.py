@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from cloister.images.layer import names
-from tests.e2e.conftest import Cloister, Identity
 from tests.e2e.test_packages import MANIFEST, SETUP, archive
 from tests.e2e.test_registries import pins
 from tests.engines import IMAGE, Engine
+from tests.world import Cloister, Identity
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.timeout(1500)]
 

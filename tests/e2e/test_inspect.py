@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, Cloister
 from tests.e2e.test_lifecycle import eventually
 from tests.engines import IMAGE, Engine
+from tests.world import ROOT, Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
 FILES = ROOT / "tests/inspect"

@@ -8,7 +8,9 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -17,8 +19,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.e2e.test_lifecycle import children, eventually
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 
@@ -78,11 +80,11 @@ def test_a_day(cloister: Cloister) -> None:
     assert cloister("exec", "cat", "/".join([str(cloister.home), "note"])).out == "kept\n"
     refused = cloister("rm")
     assert (refused.code, "cloister stop" in refused.err) == (2, True)
+    state = cloister.state
     assert cloister("rm", "--force", "--volumes").code == 0
-    assert not (cloister.state / "home").exists()
+    assert {path.name for path in state.iterdir()} == {"audit"}, "nothing but what a person may want is left"
     assert listed(cloister) == []
     assert (cloister.project / "file").exists()
-    assert list((cloister.state / "runs").iterdir()) == []
     eventually(lambda: not cloister.processes(), "nothing of it runs")
 
 
@@ -244,7 +246,8 @@ def test_kill_of_the_guide_ends_its_command_and_nothing_else(up: Cloister) -> No
 def test_a_shell_on_a_terminal_has_job_control(up: Cloister) -> None:
     with Terminal(up, "exec", "-e", "PS1=next> ", "bash", "--norc") as terminal:
         terminal.type(b"", until=b"next> ")
-        terminal.type(b"sleep 100 & jobs; fg\n", until=b"\nsleep 100")
+        terminal.type(b"cat & jobs; fg\n", until=b"\ncat")
+        terminal.type(b"word\n", until=b"word\nword")  # read by it: it is in the foreground
         terminal.type(b"\x03", until=b"next> ")
         terminal.type(b"stty size; exit 5\n", until=b"exit")
         assert terminal.wait() == 5, terminal.shown
@@ -252,15 +255,55 @@ def test_a_shell_on_a_terminal_has_job_control(up: Cloister) -> None:
     assert b"24 80" in terminal.shown
 
 
-class Terminal:
-    """A command of cloister's on a terminal of its own."""
+@pytest.mark.parametrize("command", [("exec", "--", "dash"), ("exec", "--", "dash", "-l"), ("exec", "--", "sh", "-c", "dash; exit $?")])  # fmt: skip
+def test_a_shell_that_asks_for_its_process_group_gives_the_terminal_back(
+    up: Cloister, command: tuple[str, ...]
+) -> None:
+    """dash ends with 2 and a complaint if its group has no number in its pid namespace."""
+    if shutil.which("dash") is None:
+        pytest.skip("dash is not installed")
+    with Terminal(up, *command) as terminal:
+        terminal.type(b"", until=b"$ ")
+        terminal.type(b"sleep 0; echo do''ne\n", until=b"done")
+        terminal.type(b"exit 3\n", until=b"exit")
+        assert terminal.wait() == 3, terminal.shown
+    assert b"Cannot set tty" not in terminal.shown
 
-    def __init__(self, cloister: Cloister, *arguments: str) -> None:
+
+def test_ctrl_z_stops_the_command_and_gives_the_terminal_to_the_shell_outside(up: Cloister) -> None:
+    command = " ".join(up.argv(["exec", "--", "sh", "-c", "'echo read''y; exec cat'"]))
+    with Terminal(up, program=("env", "TERM=dumb", "bash", "--norc")) as terminal:
+        terminal.type(b"PS1='out''side> '\n", until=b"outside> ")
+        terminal.type(f"{command}\n".encode(), until=b"ready")  # from here on, the terminal echoes
+        terminal.type(b"one\n", until=b"one\none")
+        terminal.type(b"\x1a", until=b"outside> ")
+        terminal.type(b"echo sh''ell\n", until=b"shell\noutside> ")
+        terminal.type(b"fg\n", until=b"cat")
+        terminal.type(b"two\n", until=b"two\ntwo")
+        terminal.type(b"\x03", until=b"outside> ")
+        terminal.type(b"echo code=$?\n", until=b"code=130")
+        terminal.type(b"exit\n", until=b"exit")
+        assert terminal.wait() == 0, terminal.shown
+
+
+def test_ctrl_z_without_a_shell_outside_changes_nothing(up: Cloister) -> None:
+    with Terminal(up, "exec", "--", "cat") as terminal:
+        terminal.type(b"one\n", until=b"one\none")
+        terminal.type(b"\x1a", until=b"^Z")
+        terminal.type(b"two\n", until=b"two\ntwo")
+        terminal.type(b"\x04", until=b"")
+        assert terminal.wait() == 0, terminal.shown
+
+
+class Terminal:
+    """A command of cloister's, or another program, on a terminal of its own."""
+
+    def __init__(self, cloister: Cloister, *arguments: str, program: tuple[str, ...] = ()) -> None:
         self.shown = b""
         self._pid, self._terminal = pty.fork()
         if self._pid == 0:
             os.chdir(cloister.project)
-            argv = cloister.argv(arguments)
+            argv = list(program) or cloister.argv(arguments)
             os.execvpe(argv[0], argv, cloister.environment())
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
 
@@ -334,6 +377,18 @@ def test_what_up_was_told_counts_for_the_next_one(up: Cloister) -> None:
     assert up("up").code == 0
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "red\n"
     assert listed(up)[0]["profile"] == "offline"
+
+
+def test_an_up_that_fails_is_forgotten(cloister: Cloister) -> None:
+    """Else its options would be those of the next `up`, which would fail as well."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"{taken.getsockname()[1]}:3000"
+        assert cloister("up", "-p", port).code == 125
+        assert listed(cloister) == []
+        assert cloister("up", "-e", "KIND=first").code == 0
+        assert cloister("up", "-p", port).code == 125
+        assert cloister("up").code == 0
+        assert cloister("exec", "--", "sh", "-c", "echo $KIND").out == "first\n"
 
 
 def test_rebuild_makes_it_anew(up: Cloister) -> None:

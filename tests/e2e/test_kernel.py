@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister, Identity
+from tests.world import Cloister, Identity
 
 pytestmark = pytest.mark.sandbox
 

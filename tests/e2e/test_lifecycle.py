@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister, Identity
+from tests.world import Cloister, Identity
 
 pytestmark = pytest.mark.sandbox
 
@@ -272,7 +272,7 @@ def test_kill_of_whatever_a_start_has_begun(cloister: Cloister) -> None:
     killed = set()
     for delay_ms in range(0, 60, 4):
         process = cloister.start("run", "--", "true")
-        eventually(lambda: children(process.pid) or process.poll() is not None, "it begins something")  # noqa: B023
+        eventually(lambda: bool(children(process.pid)) or process.poll() is not None, "it begins something")  # noqa: B023
         select.select([], [], [], delay_ms / 1000)
         for pid in children(process.pid)[-1:]:  # the newest
             killed.add(pid)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.fakes.origins import HttpsOrigin, LineOrigin
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.e2e.test_registries import registries  # noqa: F401  # a fixture
+from tests.world import Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(600)]
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.conftest import DEADLINE_S, Cloister
 from tests.e2e.test_lifecycle import eventually
+from tests.world import DEADLINE_S, Cloister
 
 pytestmark = pytest.mark.sandbox
 

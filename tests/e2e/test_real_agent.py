@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import DEADLINE_S, Cloister
 from tests.fakes import agent_watch
 from tests.fakes.anthropic_origin import FIRST, NAME, SECOND, AnthropicOrigin
 from tests.fakes.origins import Authority, HttpsOrigin
+from tests.world import DEADLINE_S, Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
 

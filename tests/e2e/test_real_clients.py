@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.e2e.credentialed import API, BEARER, MASKED, PROTOCOLS, TOKEN, WAYS, Configure, Open, trace
 from tests.fakes.origins import Authority
 from tests.fakes.registry_origin import VERSION, npm_registry, python_index
 from tests.fakes.s3_origin import BUCKET, REGION, S3Origin
 from tests.fakes.s3_origin import NAME as S3
 from tests.fakes.web_origin import Answer, Request
+from tests.world import Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(180)]
 

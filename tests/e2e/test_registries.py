@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister
+from tests.world import Cloister
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.registry, pytest.mark.timeout(600)]
 

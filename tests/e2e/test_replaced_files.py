@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from tests.e2e.conftest import Cloister
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import DEADLINE_S, Cloister, Identity
 from tests.e2e.test_lifecycle import eventually
 from tests.engines import IMAGE, Engine
+from tests.world import DEADLINE_S, Cloister, Identity
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.timeout(300)]
 

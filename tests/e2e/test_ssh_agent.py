@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister
 from tests.fakes.origins import free_port
+from tests.world import Cloister
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 pytestmark = [

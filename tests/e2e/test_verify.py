@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from cloister.verify.probes import PROBES
-from tests.e2e.conftest import Cloister
+from cloister.verify.probes import INSIDE, PROBES
+from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
 
@@ -28,15 +29,30 @@ def test_every_probe_holds(cloister: Cloister) -> None:
 
 
 def test_a_live_sandbox_is_attacked_without_a_trace(user_cloister: Cloister) -> None:
+    project = user_cloister.project
+    user_cloister.write(project / ".vscode/settings.json", "{}\n")
+    user_cloister.write(project / ".env", "TOKEN=1\n")
+    user_cloister.write(project / ".git/HEAD", "ref: refs/heads/main\n")
+    before = files_of(project)
     assert user_cloister("up").code == 0
     try:
-        done = user_cloister("verify", "--sandbox", "main", "--tap")
+        done = user_cloister("verify", "--sandbox", "main", "--json")
         assert done.code == 0, done
-        assert done.out.count("\nok ") == len(PROBES)
-        assert "ok 35 - K-1" in done.out
-        assert user_cloister("exec", "--", "ls", "/tmp").out == ""
+        report = json.loads(done.out)
+        outcomes = {one["id"]: one["outcome"] for one in report["results"]}
+        assert list(outcomes) == [probe.id for probe in PROBES]
+        held = {probe.id for probe in PROBES if not probe.own_origin and INSIDE in probe.sides} - {"K-6"}
+        assert {name for name, outcome in outcomes.items() if outcome == "held"} == held
+        assert {"FS-1", "FS-3", "FS-6", "K-7", "NET-1", "NET-7"} <= held
+        assert all(one["reason"] for one in report["results"])
+        assert user_cloister("exec", "--", "ls", "-A", "/tmp").out == ""
     finally:
         user_cloister("stop")
+    assert files_of(project) == before
+
+
+def files_of(project: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in project.rglob("*") if path.is_file()}
 
 
 def test_the_users_own_rules_stay_in_force(user_cloister: Cloister) -> None:

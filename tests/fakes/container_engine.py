@@ -27,6 +27,12 @@ def main() -> int:
     match arguments[:2]:
         case ["version", _]:
             print("20.10.24 linux/amd64")
+        case ["info", _] if arguments[2] == "{{json .}}":
+            print(
+                json.dumps(
+                    {"KernelVersion": os.uname().release, "ServerVersion": "20.10.24", "MemoryLimit": True}
+                )
+            )
         case ["info", _]:
             print("4.3.1 linux/amd64")
         case ["buildx", _]:

@@ -9,8 +9,7 @@ from hypothesis import strategies as some
 
 from cloister.credentials import repository
 from cloister.errors import UntrustedInputError
-from cloister.gateway import corporate
-from cloister.gateway.control_server import ControlServer
+from cloister.gateway import control_server, corporate
 from cloister.gateway.offload import Offload
 from cloister.gateway.upstream import UpstreamError
 from cloister.gateway.vault import Vault
@@ -82,7 +81,7 @@ def test_any_line_on_the_control_socket_is_answered(line: bytes) -> None:
     vault = Vault(
         (), offload=Offload(), environ={}, ask=_never, tell=lambda _: None, untrusted=(),
     )  # fmt: skip
-    answer = ControlServer("unused", vault).answer(line)
+    answer = control_server.answer(vault, line)
     assert json.dumps(answer)
     assert "done" not in answer
 

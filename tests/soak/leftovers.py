@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.sandbox import registry
-from tests.e2e.conftest import Cloister
 from tests.soak.lives import Traces
+from tests.world import Cloister
 
 _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run", "/run/lock")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cloister.sandbox import registry
 from cloister.sandbox.registry import Process
-from tests.e2e.conftest import Cloister
+from tests.world import Cloister
 
 DEADLINE_S = 60.0
 NAMESPACES = ("net", "mnt", "pid", "user", "ipc", "uts", "cgroup")

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister.sandbox import registry
-from tests.e2e.conftest import Cloister
 from tests.fakes.origins import Authority
 from tests.soak.inside import places
 from tests.soak.ledger import Story
@@ -47,6 +46,7 @@ from tests.soak.lives import (
 from tests.soak.origins import Orders, Origins
 from tests.soak.schedule import Life, Outage, Schedule
 from tests.soak.worlds import CANARIES, ORIGINS, World, free_ports, prepare, rows_of
+from tests.world import Cloister
 
 _GRACE_S = 1.0  # after the origins are back: what was in hand may still fail
 _SAMPLES = 10

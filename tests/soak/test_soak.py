@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cloister, Identity
 from tests.soak import ledger, leftovers
 from tests.soak.origins import spellings
 from tests.soak.schedule import schedule
 from tests.soak.soak import Soak
 from tests.soak.weakened import WEAKENINGS
 from tests.soak.worlds import CANARIES
+from tests.world import Cloister, Identity
 
 pytestmark = [pytest.mark.sandbox]
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.conftest import Cloister
 from tests.fakes.origins import Authority
 from tests.soak.inside import places
 from tests.soak.lives import Traces
+from tests.world import Cloister
 
 CANARIES = {"api": "sesame/open+R3al0123456789abcdef", "git": "git-c4nary/98765+zyxwvutsrqpo"}
 ORIGINS = (

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from cloister.config import directories
 from cloister.credentials import inject
-from cloister.gateway import connection, daemon, judge, resolver, strict
+from cloister.credentials.redact import Redactor
+from cloister.gateway import connection, daemon, judge, relay, resolver, strict
 from cloister.gateway.http import body, h1_client, h1_server
 from cloister.gateway.judge import Asked
 from cloister.gateway.record import Record
@@ -29,14 +31,15 @@ from cloister.policy import decide
 from cloister.policy.decide import Splice
 from cloister.policy.names import parse_host
 from cloister.runtimes import bwrap_argv, embedded, mount_guard, seccomp
-from cloister.sandbox import view
-from cloister.sandbox.spec import Bind, Proc
-from cloister.session import live
+from cloister.sandbox import catalogue, quarantine, view
+from cloister.sandbox.spec import Bind, Proc, Tmpfs
+from cloister.session import live, prepare
 from cloister.system import linux
 from cloister.types import Allow, Host, HostPattern, Reach, Rule
 from cloister.values import replace as replaced
 from cloister.verify import overlay, run
 from cloister.verify.witnesses import Witnesses
+from cloister.workspaces import gitsettings
 
 Patch = pytest.MonkeyPatch
 Weaken = Callable[[Patch, Path], None]
@@ -153,6 +156,7 @@ def lenient_parser(patch: Patch, _: Path) -> None:
 def unwatched(patch: Patch, _: Path) -> None:
     """Nobody looks for placeholders in requests, nor for values in answers."""
     patch.setattr(daemon, "Services", lambda **fields: Services(**{**fields, "watched": {}}))
+    patch.setattr(relay, "Redactor", lambda *_, **__: Redactor(()))
 
 
 @mutation("keeps-client-header")
@@ -292,6 +296,50 @@ def unlimited(patch: Patch, _: Path) -> None:
 def exec_unfiltered(patch: Patch, _: Path) -> None:
     """A process that enters later gets no filter."""
     patch.setattr(linux, "set_seccomp_filter", lambda _filter: None)
+
+
+@mutation("git-as-is")
+def git_as_is(patch: Patch, _: Path) -> None:
+    """The host's git reads a repository's own configuration, and nothing of it is turned off."""
+    patch.setattr(gitsettings, "configuration", lambda text, **_: text)
+    patch.setattr(gitsettings, "FORCED", "")
+
+
+@mutation("smuggled-options")
+def smuggled_options(patch: Patch, _: Path) -> None:
+    """A command's words stand where bubblewrap looks for its own options."""
+    patch.setattr(
+        bwrap_argv,
+        "argv",
+        lambda spec, *, bwrap, descriptors, rlimits: [
+            bwrap, "--args", str(descriptors.options), *spec.command,
+        ],
+    )  # fmt: skip
+
+
+@mutation("any-name")
+def any_name(patch: Patch, _: Path) -> None:
+    """Any text is a sandbox's name, and any last component of a path that of a project's state."""
+    patch.setattr(catalogue, "check_name", lambda text: text)
+    patch.setattr(directories, "project_id", os.path.basename)
+
+
+@mutation("unswept")
+def unswept(patch: Patch, _: Path) -> None:
+    """Nobody looks at the end of a session for what was planted."""
+    patch.setattr(quarantine, "sweep", lambda *_: ())
+
+
+@mutation("boundless")
+def boundless(patch: Patch, _: Path) -> None:
+    """Files in memory may take half of the host's memory, in every place."""
+    patch.setattr(view, "in_memory", lambda target, _limits, mode, **_how: Tmpfs(target, None, mode))
+
+
+@mutation("forgetful")
+def forgetful(patch: Patch, _: Path) -> None:
+    """No command looks for what killed sessions have left."""
+    patch.setattr(prepare, "clean_up", lambda _state, _tell: None)
 
 
 @mutation("silent")

@@ -6,17 +6,25 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from cloister import cli
 from cloister.verify import program
-from cloister.verify.probes import BY_ID, PROBES
+from cloister.verify.outside import main as outside
+from cloister.verify.probes import BY_ID, HOST, INSIDE, PROBES
 from cloister.verify.run import Options, Report, verify
-from cloister.verify.verdict import Outcome, exit_code
+from cloister.verify.verdict import Outcome, Result, exit_code
+from tests.verify import gateway_mutations  # noqa: F401 - it adds to MUTATIONS
 from tests.verify.mutations import MUTATIONS
 
+# Mutation → probe → the ways that must be found open, each: an attack that cannot succeed shows nothing.
+WAYS: dict[str, dict[str, list[str]]] = tomllib.loads(
+    (Path(__file__).parents[1] / "cases/verify_ways.toml").read_text()
+)
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(240)]
 
 
@@ -33,14 +41,20 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
     shutil.rmtree(home)
 
 
+def command(arguments: Sequence[str]) -> int:
+    """cloister's own, weakened as this process is."""
+    return cli.flush(cli.dispatch(list(arguments)))
+
+
 def attacked(environ: Mapping[str, str], *ids: str) -> Report:
-    return verify(Options(only=ids), environ, lambda _pass, _probe: None)
+    return verify(Options(command=command, only=ids), environ, lambda _pass, _probe: None)
 
 
 def test_every_probe_has_an_attack_and_a_mutation_and_every_mutation_a_probe() -> None:
-    assert {probe.mutation for probe in PROBES} == set(MUTATIONS)
-    attacked = re.findall(r'^@probe\("(.+)"\)', program.text(), re.MULTILINE)
-    assert sorted([*attacked, "K-7"]) == sorted(BY_ID)
+    assert {name for probe in PROBES for name in probe.mutations} == set(MUTATIONS)
+    inside = re.findall(r'^@probe\("(.+)"\)', program.text(), re.MULTILINE)
+    assert sorted([*inside, "K-7"]) == sorted(probe.id for probe in PROBES if INSIDE in probe.sides)
+    assert sorted(outside.PROBES) == sorted(probe.id for probe in PROBES if HOST in probe.sides)
     assert len(BY_ID) == len(PROBES)
 
 
@@ -57,7 +71,7 @@ def test_a_sandbox_holds(environ: Mapping[str, str]) -> None:
 def test_a_weakened_sandbox_is_breached(
     name: str, environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ids = [probe.id for probe in PROBES if probe.mutation == name]
+    ids = [probe.id for probe in PROBES if name in probe.mutations]
     MUTATIONS[name](monkeypatch, tmp_path)
     report = attacked(environ, *ids)
     missed = {
@@ -67,6 +81,17 @@ def test_a_weakened_sandbox_is_breached(
     }
     assert missed == {}
     assert exit_code(report.results) == 1
+    found = {one.probe.id: breaches(one) for one in report.results}
+    assert {
+        (probe, way) for probe, ways in WAYS.get(name, {}).items() for way in ways if way not in found[probe]
+    } == set()
+
+
+def breaches(result: Result) -> str:
+    """The names of the attacks that succeeded, and what was seen outside."""
+    held = ("attack ", "control ")
+    lines = (one.partition(": ")[2] for one in result.evidence)
+    return "\n".join(line for line in lines if not line.startswith(held))
 
 
 def test_probes_send_their_marks() -> None:

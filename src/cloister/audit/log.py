@@ -17,14 +17,13 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from json.encoder import JSONEncoder
 
+from cloister.lean import json, suppress
 from cloister.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Literal
 
     Kind = Literal[
@@ -48,7 +47,6 @@ KEPT_FILES = 5  # audit.jsonl.1 (newest) … audit.jsonl.5
 TEXT_LIMIT_CHARACTERS = 512
 
 _OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-_encode = JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +186,7 @@ def line(event: Event, *, sandbox_id: str, seconds: float) -> str:
         elif name == "host":
             value = _without(value.rpartition("@")[2], "/?#")
         fields[name] = _cut(value) if isinstance(value, str) else value
-    return _encode(fields) + "\n"
+    return json.dumps(fields, separators=(",", ":")) + "\n"
 
 
 def timestamp(seconds: float) -> str:

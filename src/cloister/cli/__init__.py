@@ -6,6 +6,7 @@ Rule 2: a command's module is imported when that command is typed; `run` without
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -57,7 +58,7 @@ def main() -> None:
     """The console script."""
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         _replace_closed_streams()
-    code = _flush(dispatch(sys.argv[1:]))
+    code = flush(dispatch(sys.argv[1:]))
     os._exit(code)  # taking the interpreter down in order costs 5 ms, and everything of ours is closed by now
 
 
@@ -90,7 +91,7 @@ def dispatch(arguments: list[str]) -> int:
         return _tell(_of_ours(error))
 
 
-def _flush(code: int) -> int:
+def flush(code: int) -> int:
     """Write what is still buffered. What cannot be written is as bad here as within the command."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -122,6 +123,13 @@ def _tell(error: CloisterError) -> int:
 def _of_the_host(error: OSError) -> CloisterError:
     """A file or a resource that nobody asked about by name: say which, and what the kernel said."""
     _show_traceback()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = os.path.dirname(str(error.filename or ""))
+        return HostError(
+            f"the disk of {place!r} is full" if place else "a disk is full",
+            details=error.strerror or "",
+            resolution=f"make room; what is left: df -h {place}".rstrip(),
+        )
     about = f"{error.filename!r}: " if error.filename is not None else ""
     return HostError(
         f"{about}{error.strerror or error}",

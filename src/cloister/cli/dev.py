@@ -13,7 +13,7 @@ import sys
 from cloister.cli import options
 from cloister.cli.run import tell
 from cloister.errors import UsageError
-from cloister.session import attach, up
+from cloister.session import attach
 
 # tmux's own server lives in the sandbox, as long as that.
 TMUX_SCRIPT = 'command -v tmux >/dev/null || exec "$SHELL" -l; exec tmux new-session -A -s cloister'
@@ -42,11 +42,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
         home = directories.home(os.environ)
         directory = worktrees.make_or_use(directory or ".", arguments.worktree, home=home)
-    started = up.up(
-        up.UpOptions(name=arguments.sandbox, directory=directory, overrides=options.overrides(arguments)),
-        os.environ,
-        tell,
-    )
+    started = options.started(arguments, project=directory)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     argv = ("/bin/sh", "-c", TMUX_SCRIPT) if terminal else attach.shell(started.record)
     code = attach.execute(started.record, attach.Command(argv=argv), os.environ)

@@ -1,6 +1,6 @@
 """`cloister doctor`: whether this host can run sandboxes, and what to type where it cannot.
 
-Exit code 0 when `cloister run` would work, 1 otherwise. Changes nothing.
+Exit code 0 when `cloister run` would work without a container engine, 1 otherwise. Changes nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cloister.audit.table import printable
-from cloister.doctor.checks import Check, Grade, check, usable
+from cloister.cli.place import workspace_around
+from cloister.config import directories
+from cloister.doctor import engines
+from cloister.doctor.checks import check, usable
 from cloister.doctor.probe import host_facts
+from cloister.doctor.result import Check, Grade
+from cloister.errors import CloisterError
 
 PIPE_WIDTH_CHARACTERS = 160
-_STYLES = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
+_STYLES = {Grade.OK: "green", Grade.NONE: "dim", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,21 +34,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    checks = check(host_facts(os.environ))
-    print_json(checks) if arguments.json else print_table(checks)
+    facts = host_facts(os.environ, untrusted=_project())
+    checks, containers = check(facts), engines.usable(facts.engines)
+    print_json(checks, containers) if arguments.json else print_table(checks, containers)
     return 0 if usable(checks) else 1
 
 
-def print_json(checks: Sequence[Check]) -> None:
-    """{"usable": …, "checks": [{"name", "grade": "ok|warn|fail", "sentence", "remedy"}]}"""
+def _project() -> tuple[str, ...]:
+    """The project around the current directory, in which an agent may have written; nothing if there is none."""
+    try:
+        found = workspace_around(".")
+    except CloisterError:
+        return ()
+    return () if found in ("/", os.path.realpath(directories.home(os.environ))) else (found,)
+
+
+def print_json(checks: Sequence[Check], containers: Sequence[str]) -> None:
+    """{"usable": …, "runtimes": […], "checks": [{"name", "grade": "ok|none|warn|fail", "sentence", "remedy"}]}"""
     listed = [
         {"name": one.name, "grade": one.grade.value, "sentence": one.sentence, "remedy": one.remedy}
         for one in checks
     ]
-    print(json.dumps({"usable": usable(checks), "checks": listed}, indent=2))
+    runtimes = [*(["embedded"] if usable(checks) else []), *containers]
+    print(json.dumps({"usable": usable(checks), "runtimes": runtimes, "checks": listed}, indent=2))
 
 
-def print_table(checks: Sequence[Check]) -> None:
+def print_table(checks: Sequence[Check], containers: Sequence[str]) -> None:
     """The results, then what to type: a remedy may have many lines, and must survive being copied."""
     terminal = sys.stdout.isatty()
     console = Console(
@@ -68,7 +84,10 @@ def print_table(checks: Sequence[Check]) -> None:
         console.print(f"\n→ {', '.join(names)}:", style="bold", markup=False)
         console.out(remedy, highlight=False)
     console.print()
+    options = " and ".join(f"--runtime {name}" for name in containers)
     if usable(checks):
-        console.print("cloister run works here.", style="bold green")
+        also = f", also with {options}" if options else ""
+        console.print(f"cloister run works here{also}.", style="bold green")
     else:
-        console.print("cloister run does not work here yet.", style="bold red")
+        only = f"; it does with {options}" if options else ""
+        console.print(f"cloister run does not work here yet{only}.", style="bold red")

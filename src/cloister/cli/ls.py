@@ -52,8 +52,10 @@ def _table(found: list[survey.Seen]) -> Table:
         table.add_column(heading, overflow="fold")
     for heading in ("up", "processes", "memory", "refused"):
         table.add_column(heading, justify="right")
+    if any(one.ports for one in found):
+        table.add_column("ports", overflow="fold")
     for one in found:
-        table.add_row(
+        cells: list[str | Text] = [
             one.name or f"({one.sandbox_id.rpartition('-')[2]})",
             Text(visible(one.workspace)),
             one.runtime,
@@ -63,8 +65,16 @@ def _table(found: list[survey.Seen]) -> Table:
             "" if one.processes is None else str(one.processes),
             size(one.memory_bytes),
             "" if one.refusals is None else str(one.refusals),
-        )
+            ", ".join(map(port, one.ports)),
+        ]
+        table.add_row(*cells[: len(table.columns)])
     return table
+
+
+def port(one: survey.Port) -> str:
+    """This machine's, the sandbox's where that is another, and whether a server answers: "8080→3000 (down)"."""
+    number = str(one.host) if one.host == one.sandbox else f"{one.host}→{one.sandbox}"
+    return number if one.up is None else f"{number} ({'up' if one.up else 'down'})"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cloister.config.compile import Overrides
     from cloister.config.directories import Project
     from cloister.sandbox.registry import Record
+    from cloister.session.up import Up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +118,23 @@ def overrides(arguments: argparse.Namespace) -> Overrides | None:
     return found
 
 
+def started(arguments: argparse.Namespace, *, project: str | None = None, anew: bool = False) -> Up:
+    """Start the sandbox that the options of `add_name` and `add_overrides` describe, or find it running.
+
+    `project`: its directory; None for what -C names. `anew`: even if it runs as it should.
+    """
+    from cloister.cli.run import tell
+    from cloister.session import up
+
+    options = up.UpOptions(
+        name=arguments.sandbox,
+        directory=directory(arguments) if project is None else project,
+        overrides=overrides(arguments),
+        anew=anew,
+    )
+    return up.up(options, os.environ, tell)
+
+
 def variables(texts: list[str]) -> tuple[tuple[str, str | None], ...]:
     """The pairs of `-e NAME=VALUE`; without a value: the caller's."""
     pairs = (text.partition("=") for text in texts)
@@ -125,9 +143,9 @@ def variables(texts: list[str]) -> tuple[tuple[str, str | None], ...]:
 
 def directory(arguments: argparse.Namespace) -> str | None:
     """What -C names."""
-    from cloister.cli.place import named
+    from cloister.cli import place
 
-    return None if arguments.workspace is None else named(arguments.workspace)
+    return None if arguments.workspace is None else place.named(arguments.workspace)
 
 
 def live(which: Which) -> Record:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from cloister.cli import options
-from cloister.cli.run import tell
-from cloister.session import up
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,15 +15,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Stop it if it runs, and start it."""
-    started = up.up(
-        up.UpOptions(
-            name=arguments.sandbox,
-            directory=options.directory(arguments),
-            overrides=options.overrides(arguments),
-            anew=True,
-        ),
-        os.environ,
-        tell,
-    )
+    started = options.started(arguments, anew=True)
     print(f"{started.record.name} ({started.project.workspace}): started anew")
     return 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
+from cloister.lean import suppress
 from cloister.session.run import RunOptions, run
 
 TYPE_CHECKING = False

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from cloister.cli import options
-from cloister.cli.run import tell
-from cloister.session import up
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,15 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Start it, and say what happened."""
-    started = up.up(
-        up.UpOptions(
-            name=arguments.sandbox,
-            directory=options.directory(arguments),
-            overrides=options.overrides(arguments),
-        ),
-        os.environ,
-        tell,
-    )
+    started = options.started(arguments)
     said = {
         "started": "started",
         "running": "runs already, with this configuration",

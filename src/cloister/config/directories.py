@@ -8,9 +8,12 @@ Rule 2: on the hot path: reads the environment it is given, touches no file, and
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from cloister.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROJECT_FILE_NAME = "cloister.toml"
 _THROWAWAY = "audits"  # beside "projects"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from cloister.errors import WorkspaceError
-from cloister.sandbox import scan
+from cloister.sandbox import contents, scan
 from cloister.system import files
 from cloister.workspaces import seed, tree
 
@@ -59,7 +59,7 @@ def copy(source: str, target: str, *, home: str) -> tuple[str, ...]:
 
 def _write_without_tokens(source: str, target: str, path: str) -> None:
     words = _TOKENS[os.path.basename(path)]
-    lines = tree.read(source, path, scan.MAX_READ_BYTES).splitlines(keepends=True)
+    lines = tree.read(source, path, contents.START_BYTES).splitlines(keepends=True)
     content = b"".join(line for line in lines if not any(word in line.lower() for word in words))
     with tree.parent_of(target, path, make=True) as (directory, name):
         files.remove(f"{target}/{path}")

@@ -1,8 +1,7 @@
 """Judge whether this host can run sandboxes, and say what to type where it cannot.
 
 Rule 1: no I/O. `HostFacts` (collected by `doctor/probe.py`) in, `Check` results out.
-Rule 2: "fail" means that `cloister run` would not work; "warn", that it works with less; each says what is
-lost and carries what to type. A fact that could not be found out is never "ok".
+Rule 2: what the grades mean is in `result.py`. A fact that could not be found out is never "ok".
 Rule 3: what was tried on this host counts more than what its settings say; settings only explain a failure.
 """
 
@@ -10,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
 
-from cloister.doctor import apparmor
+from cloister.doctor import apparmor, engines
+from cloister.doctor.engines import EngineFacts
 from cloister.doctor.packages import install
+from cloister.doctor.result import Check, Grade, fail, ok, warn
 from cloister.doctor.version import version
 
 MINIMUM_KERNEL = (5, 2)  # open_tree(2) and move_mount(2)
@@ -26,24 +26,8 @@ ARCHITECTURES = frozenset(
 )  # those that the tests run on, or the syscall tables are checked for
 LIMIT_CONTROLLERS = ("memory", "cpu", "pids")
 FDS_A_CONNECTION = 2
-FDS_OF_THE_GATEWAY = 320  # listeners, pipes, and a reserve
+FDS_OF_THE_GATEWAY = 320  # listeners, and a reserve
 WANTED_CONNECTIONS = 10_000
-
-
-class Grade(Enum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One result: a sentence, and what to type if it is not OK."""
-
-    name: str
-    grade: Grade
-    sentence: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +71,7 @@ class HostFacts:
     ca_bundle: str | None = None
     container: str = ""  # "docker", "podman", …; empty outside
     programs: frozenset[str] = frozenset()  # of the optional ones, those that were found
+    engines: tuple[EngineFacts, ...] = ()
 
 
 def check(facts: HostFacts) -> list[Check]:
@@ -109,6 +94,7 @@ def check(facts: HostFacts) -> list[Check]:
         _ca_bundle(facts),
         *_where_it_matters(facts),
         _optional(facts),
+        *(engines.check(one) for one in facts.engines),
     ]
 
 
@@ -117,32 +103,18 @@ def usable(checks: Iterable[Check]) -> bool:
     return all(one.grade is not Grade.FAIL for one in checks)
 
 
-def _ok(name: str, sentence: str) -> Check:
-    return Check(name=name, grade=Grade.OK, sentence=sentence)
-
-
-def _warn(name: str, sentence: str, remedy: str) -> Check:
-    return Check(name=name, grade=Grade.WARN, sentence=sentence, remedy=remedy)
-
-
-def _fail(name: str, sentence: str, remedy: str) -> Check:
-    return Check(name=name, grade=Grade.FAIL, sentence=sentence, remedy=remedy)
-
-
 def _system(facts: HostFacts) -> Check | None:
     if facts.system == "Darwin":
-        return _fail(
+        return fail(
             "system",
             "macOS has no Linux namespaces; sandboxes in containers there are planned, not built.",
             "run cloister on Linux: a virtual machine (Lima, OrbStack, UTM) or a remote host",
         )
     if facts.system != "Linux":
-        return _fail(
-            "system", f"cloister needs Linux, and this is {facts.system!r}.", "on Windows: use WSL 2"
-        )
+        return fail("system", f"cloister needs Linux, and this is {facts.system!r}.", "on Windows: use WSL 2")
     # WSL 1 translates system calls and says 4.4.0-…-Microsoft; WSL 2 is a kernel: …-microsoft-standard-WSL2.
     if facts.kernel.endswith("-Microsoft"):
-        return _fail(
+        return fail(
             "system",
             "this is WSL 1, which has no Linux kernel and so no namespaces.",
             "in PowerShell: wsl --set-version DISTRIBUTION 2",
@@ -153,21 +125,21 @@ def _system(facts: HostFacts) -> Check | None:
 def _kernel(facts: HostFacts) -> Check:
     found = version(facts.kernel)
     if found < MINIMUM_KERNEL:
-        return _fail("kernel", f"Linux {facts.kernel!r} is too old: 5.2 is needed.", "upgrade the kernel")
+        return fail("kernel", f"Linux {facts.kernel!r} is too old: 5.2 is needed.", "upgrade the kernel")
     if found < RECOMMENDED_KERNEL:
         sentence = (
             f"Linux {facts.kernel} works for an ordinary user; running as root needs 5.12 (ID-mapped mounts)."
         )
         if facts.uid == 0:
-            return _fail("kernel", sentence, "run cloister as an ordinary user, or upgrade the kernel")
-        return _warn("kernel", sentence, "upgrade the kernel if you need cloister as root")
-    return _ok("kernel", f"Linux {facts.kernel}.")
+            return fail("kernel", sentence, "run cloister as an ordinary user, or upgrade the kernel")
+        return warn("kernel", sentence, "upgrade the kernel if you need cloister as root")
+    return ok("kernel", f"Linux {facts.kernel}.")
 
 
 def _architecture(facts: HostFacts) -> Check:
     if facts.architecture in ARCHITECTURES:
-        return _ok("architecture", f"{facts.architecture}.")
-    return _warn(
+        return ok("architecture", f"{facts.architecture}.")
+    return warn(
         "architecture",
         f"{facts.architecture!r} is not tested; the seccomp filter covers only the native system call table.",
         "prefer x86_64 or aarch64, and run the test suite: make test",
@@ -177,73 +149,73 @@ def _architecture(facts: HostFacts) -> Check:
 def _python(facts: HostFacts) -> Check:
     text = ".".join(map(str, facts.python_version))
     if facts.python_version[:2] < MINIMUM_PYTHON:
-        return _fail(
+        return fail(
             "python",
             f"Python {text} is too old: 3.11 is needed.",
             "pipx install --python python3.11 cloister",
         )
-    return _ok("python", f"Python {text} at {facts.python}.")
+    return ok("python", f"Python {text} at {facts.python}.")
 
 
 def _bwrap(facts: HostFacts) -> Check:
     name = "bubblewrap"
     if facts.bwrap is None:
-        return _fail(
+        return fail(
             name, "bubblewrap (bwrap) is not installed.", install("bubblewrap", facts.package_manager)
         )
     found = facts.bwrap_version
     if not found:
-        return _fail(
+        return fail(
             name,
             f"{facts.bwrap!r} does not tell its version.",
             f"type: {facts.bwrap} --version; then reinstall it",
         )
     text = ".".join(map(str, found))
     if found < MINIMUM_BWRAP:
-        return _fail(
+        return fail(
             name,
             f"bubblewrap {text} is too old: 0.5 is needed, 0.8 recommended.",
             install(name, facts.package_manager),
         )
     if found < RECOMMENDED_BWRAP:
-        return _warn(
+        return warn(
             name,
             f"bubblewrap {text} has no --disable-userns: only seccomp forbids new user namespaces inside.",
             install(name, facts.package_manager),
         )
-    return _ok(name, f"bubblewrap {text} at {facts.bwrap}.")
+    return ok(name, f"bubblewrap {text} at {facts.bwrap}.")
 
 
 def _namespaces(facts: HostFacts) -> Check:
     name, attempt = "user namespaces", facts.namespaces
     if attempt is None:
-        return _fail(
+        return fail(
             name, "whether user namespaces work could not be tried.", "run cloister doctor again, on its own"
         )
     if attempt.succeeded:
-        return _ok(name, "a user and a network namespace were made and set up.")
+        return ok(name, "a user and a network namespace were made and set up.")
     said = f" ({attempt.step}: {attempt.error})"
-    return _fail(name, _why_no_namespaces(facts) + said + ".", _how_to_get_namespaces(facts))
+    return fail(name, _why_no_namespaces(facts) + said + ".", _how_to_get_namespaces(facts))
 
 
 def _bubblewrap(facts: HostFacts) -> Check:
     name, attempt = "a sandbox", facts.bubblewrap
     if attempt is None:
-        return _fail(
+        return fail(
             name, "no sandbox was tried, because of what is missing above.", "first mend what is above"
         )
     if attempt.succeeded:
-        return _ok(name, "a program ran in bubblewrap, in namespaces of its own.")
+        return ok(name, "a program ran in bubblewrap, in namespaces of its own.")
     sentence = f"bubblewrap could not start a program ({attempt.error})."
     if facts.apparmor_restricts_userns == 1 and facts.uid != 0:
-        return _fail(name, sentence, _how_to_get_namespaces(facts))
+        return fail(name, sentence, _how_to_get_namespaces(facts))
     if facts.container:
-        return _fail(
+        return fail(
             name,
             f"{sentence} This is a container ({facts.container}), which masks /proc or filters mounts.",
             _loosen(facts),
         )
-    return _fail(name, sentence, install("bubblewrap", facts.package_manager))
+    return fail(name, sentence, install("bubblewrap", facts.package_manager))
 
 
 def _why_no_namespaces(facts: HostFacts) -> str:
@@ -281,20 +253,20 @@ def _sysctl(setting: str) -> str:
 
 def _ipv6(facts: HostFacts) -> Check:
     if facts.ipv6:
-        return _ok("IPv6", "a fresh network namespace has IPv6, and it is captured.")
+        return ok("IPv6", "a fresh network namespace has IPv6, and it is captured.")
     if facts.ipv6 is None:
-        return _warn(
+        return warn(
             "IPv6",
             "whether a fresh network namespace has IPv6 could not be tried.",
             "first mend what is above",
         )
-    return _ok("IPv6", "a fresh network namespace has no IPv6 here, so there is none to capture.")
+    return ok("IPv6", "a fresh network namespace has no IPv6 here, so there is none to capture.")
 
 
 def _seccomp(facts: HostFacts) -> Check:
     if facts.seccomp_filters:
-        return _ok("seccomp", "the kernel filters system calls.")
-    return _fail(
+        return ok("seccomp", "the kernel filters system calls.")
+    return fail(
         "seccomp",
         "this kernel has no seccomp filters, so the sandbox could use io_uring, bpf, TIOCSTI and others.",
         "use a kernel with CONFIG_SECCOMP_FILTER=y (every distribution's has it)",
@@ -303,8 +275,8 @@ def _seccomp(facts: HostFacts) -> Check:
 
 def _libseccomp(facts: HostFacts) -> Check:
     if facts.libseccomp:
-        return _ok("libseccomp", "the library that compiles the filter loads.")
-    return _fail(
+        return ok("libseccomp", "the library that compiles the filter loads.")
+    return fail(
         "libseccomp",
         "libseccomp.so.2, which compiles the filter, is missing.",
         install("libseccomp", facts.package_manager),
@@ -314,7 +286,7 @@ def _libseccomp(facts: HostFacts) -> Check:
 def _limits(facts: HostFacts) -> Check:
     missing = [name for name in LIMIT_CONTROLLERS if name not in facts.cgroup_controllers]
     if not missing:
-        return _ok("limits", "memory, CPU and process limits are held by a cgroup.")
+        return ok("limits", "memory, CPU and process limits are held by a cgroup.")
     held = [name for name in LIMIT_CONTROLLERS if name in facts.cgroup_controllers]
     if held:
         sentence = (
@@ -324,7 +296,7 @@ def _limits(facts: HostFacts) -> Check:
         sentence = (
             "no cgroup is delegated: memory and processes are limited by rlimits, per process; CPU is not."
         )
-    return _warn(
+    return warn(
         "limits", sentence, "with systemd: systemd-run --user --scope -p Delegate=yes cloister run -- COMMAND"
     )
 
@@ -332,11 +304,11 @@ def _limits(facts: HostFacts) -> Check:
 def _open_files(facts: HostFacts) -> Check:
     name, hard = "open files", facts.open_files_hard
     if hard is None:
-        return _ok(name, "unlimited.")
+        return ok(name, "unlimited.")
     connections = max(0, (hard - FDS_OF_THE_GATEWAY) // FDS_A_CONNECTION)
     if connections >= WANTED_CONNECTIONS:
-        return _ok(name, f"{hard} descriptors bear {connections} connections at once.")
-    return _warn(
+        return ok(name, f"{hard} descriptors bear {connections} connections at once.")
+    return warn(
         name,
         f"{hard} descriptors bear only {connections} connections at once.",
         "echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/60-cloister.conf; then log in again",
@@ -345,8 +317,8 @@ def _open_files(facts: HostFacts) -> Check:
 
 def _ca_bundle(facts: HostFacts) -> Check:
     if facts.ca_bundle:
-        return _ok("CA bundle", f"the host's roots are at {facts.ca_bundle}.")
-    return _warn(
+        return ok("CA bundle", f"the host's roots are at {facts.ca_bundle}.")
+    return warn(
         "CA bundle",
         "no bundle of root certificates was found: no TLS server would be trusted in the sandbox.",
         install("ca-certificates", facts.package_manager),
@@ -359,14 +331,14 @@ def _where_it_matters(facts: HostFacts) -> list[Check]:
         checks.append(_root(facts))
     if facts.container:
         checks.append(
-            _ok(
+            ok(
                 "container",
                 f"this runs inside a container ({facts.container}); what was tried above counts there too.",
             )
         )
     if facts.legacy_tiocsti == 1:
         checks.append(
-            _ok(
+            ok(
                 "TIOCSTI",
                 "the kernel allows TIOCSTI (dev.tty.legacy_tiocsti=1); the seccomp filter does not.",
             )
@@ -376,8 +348,8 @@ def _where_it_matters(facts: HostFacts) -> list[Check]:
 
 def _root(facts: HostFacts) -> Check:
     if facts.id_mapped_mounts:
-        return _ok("root", "running as root: the agent gets an ordinary uid through ID-mapped mounts.")
-    return _fail(
+        return ok("root", "running as root: the agent gets an ordinary uid through ID-mapped mounts.")
+    return fail(
         "root",
         "as root, ID-mapped mounts keep the agent from being root; this kernel or file system has none.",
         "run cloister as an ordinary user",
@@ -387,5 +359,5 @@ def _root(facts: HostFacts) -> Check:
 def _optional(facts: HostFacts) -> Check:
     missing = [name for name in ("git", "tmux") if name not in facts.programs]
     if not missing:
-        return _ok("optional", "git and tmux are here.")
-    return _ok("optional", f"{' and '.join(missing)} not found; cloister itself needs neither.")
+        return ok("optional", "git and tmux are here.")
+    return ok("optional", f"{' and '.join(missing)} not found; cloister itself needs neither.")

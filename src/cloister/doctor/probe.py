@@ -18,10 +18,12 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from cloister.doctor import engine_probe
 from cloister.doctor.checks import Attempt, HostFacts
 from cloister.doctor.version import version
+from cloister.engines.client import NAMES
 from cloister.network import plumb
 from cloister.sandbox import facts
 from cloister.system import cgroup, files, linux, proc
@@ -32,8 +34,11 @@ _SECCOMP_MODE_FILTER = 2
 _PACKAGE_MANAGERS = {"apt-get": "apt", "dnf": "dnf", "pacman": "pacman", "apk": "apk", "zypper": "zypper"}
 
 
-def host_facts(environ: Mapping[str, str]) -> HostFacts:
-    """Look at this host. Takes some 50 ms."""
+def host_facts(environ: Mapping[str, str], *, untrusted: Sequence[str] = ()) -> HostFacts:
+    """Look at this host. Takes some 50 ms, and what its container engines take.
+
+    `untrusted`: directories that a sandbox can write.
+    """
     if sys.platform != "linux":
         return HostFacts(system=platform.system(), kernel=platform.release())
     path = environ.get("PATH", proc.PATH)
@@ -69,6 +74,7 @@ def host_facts(environ: Mapping[str, str]) -> HostFacts:
         ca_bundle=next((name for name in facts.ROOT_BUNDLES if os.access(name, os.R_OK)), None),
         container=container(environ),
         programs=frozenset(name for name in ("git", "tmux") if shutil.which(name, path=path)),
+        engines=tuple(engine_probe.look(name, environ, untrusted=untrusted) for name in NAMES),
     )
 
 

@@ -10,10 +10,12 @@ Rule 3: the bundle that the sandbox trusts is the host's roots, the user's `upst
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -33,6 +35,28 @@ class Leaf:
 
     def __repr__(self) -> str:
         return "Leaf(…)"
+
+
+class _EcdsaSha256(ec.ECDSA):
+    """ec.ECDSA(SHA256()), whose constructor loads all of OpenSSL's binding: 6 ms, while bubblewrap waits for the CA."""
+
+    def __init__(self) -> None:  # the base class's asks that binding only about deterministic signatures
+        pass
+
+    @property
+    def algorithm(self) -> SHA256:
+        return SHA256()
+
+    @property
+    def deterministic_signing(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A CA whose key is elsewhere, in a gateway's container."""
+
+    pem: bytes
 
 
 class Authority:
@@ -68,11 +92,11 @@ class Authority:
         return Leaf(certificate=certificates.pem(der) + self.pem, private_key=private_key)
 
     def _sign(self, message: bytes) -> bytes:
-        return self._key.sign(message, ec.ECDSA(SHA256()))
+        return self._key.sign(message, _EcdsaSha256())
 
 
 def publish(
-    authority: Authority,
+    authority: Authority | Published,
     *,
     ca_pipe: int,
     control: int,
@@ -88,6 +112,8 @@ def publish(
     with open(ca_pipe, "wb", buffering=0) as pipe:
         write_public(authority.pem, os.path.join(public_directory, "ca.pem"))
         view = memoryview(bundle(authority, host_roots, upstream_ca))
+        with suppress(OSError):  # more than the system grants: then the reader and we take turns
+            fcntl.fcntl(ca_pipe, fcntl.F_SETPIPE_SZ, len(view))
         os.set_blocking(ca_pipe, False)
         poll = select.poll()
         poll.register(ca_pipe, select.POLLOUT)
@@ -96,7 +122,7 @@ def publish(
             view = view[pipe.write(view) or 0 :]
 
 
-def bundle(authority: Authority, host_roots: str | None, upstream_ca: list[str]) -> bytes:
+def bundle(authority: Authority | Published, host_roots: str | None, upstream_ca: list[str]) -> bytes:
     """The certificates that the sandbox trusts, as PEM (Rule 3)."""
     parts = [_read(path) for path in ([host_roots] if host_roots else []) + upstream_ca]
     return b"\n".join([*parts, authority.pem])

@@ -85,7 +85,15 @@ class Answer:
     allowed: bool
 
 
-Message = Listen | Namespace | Holder | Connector | Plumbed | Ping | Answer | Ended
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Another command of the user asks something (control_server.py), by way of the host's half."""
+
+    number: int
+    line: bytes
+
+
+Message = Listen | Namespace | Holder | Connector | Plumbed | Ping | Answer | Asked | Ended
 
 
 class ProtocolError(Exception):
@@ -130,6 +138,8 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
             return Ping()
         case "answer":
             return Answer(name=str(message["name"]), allowed=message["allowed"] is True)
+        case "asked":
+            return Asked(number=int(message["number"]), line=str(message["line"]).encode())
         case "end":
             return Ended(told=True)
         case operation:
@@ -141,6 +151,14 @@ def parse(data: bytes, descriptors: tuple[int, ...]) -> Message:
 def send(control: socket.socket, operation: str, text: str | None = None, *, name: str | None = None) -> None:
     """Tell the session something; it may be gone."""
     fields = {"op": operation, "text": text, "name": name}
-    message = {key: value for key, value in fields.items() if value is not None}
+    _send(control, {key: value for key, value in fields.items() if value is not None})
+
+
+def reply(control: socket.socket, number: int, answer: dict[str, object]) -> None:
+    """Answer what was `Asked`."""
+    _send(control, {"op": "said", "number": number, "answer": answer})
+
+
+def _send(control: socket.socket, message: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
         control.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)

@@ -19,11 +19,11 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from cloister.gateway.vault import Vault
-from cloister.system import unix
+from cloister.system import accept, unix
 
 CONNECTIONS_LIMIT = 8
 LINE_LIMIT_BYTES = 4096
@@ -31,15 +31,22 @@ DEADLINE_S = 10.0  # for a whole connection
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7): pid, uid, gid
 
 
-class ControlServer:
-    """Listens at `path` until it is closed. `same_world` says whether a process is outside of the sandbox."""
+Answers = Callable[[bytes], Awaitable[dict[str, object]]]
 
-    def __init__(self, path: str, vault: Vault, *, same_world: Callable[[int], bool] | None = None) -> None:
+
+class ControlServer:
+    """Listens at `path` until it is closed; `answers` gives what is said to one line.
+
+    `same_world` says whether a process is outside of the sandbox.
+    """
+
+    def __init__(
+        self, path: str, answers: Answers, *, same_world: Callable[[int], bool] | None = None
+    ) -> None:
         self._path = path
-        self._vault = vault
+        self._answers = answers
         self._same_world = same_world or in_our_user_namespace
-        self._listener: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._acceptor: accept.Acceptor | None = None
 
     def start(self) -> None:
         """Listen. OSError if that is not possible."""
@@ -50,33 +57,15 @@ class ControlServer:
         except BaseException:
             listener.close()
             raise
-        self._listener = listener
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._readable, listener)
+        self._acceptor = accept.Acceptor(listener, self._serve, limit=CONNECTIONS_LIMIT, admit=self._is_ours)
 
     async def close(self) -> None:
         """Stop, and remove the socket. Idempotent."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
-            listener.close()
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _readable(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError:  # it has gone again, or there are no descriptors: who asks will see the end
-            return
-        if len(self._tasks) >= CONNECTIONS_LIMIT or not self._is_ours(sock):
-            sock.close()
-            return
-        sock.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._serve(sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            await acceptor.close()
 
     def _is_ours(self, sock: socket.socket) -> bool:
         pid, uid, _ = _CREDENTIALS.unpack(
@@ -88,43 +77,51 @@ class ControlServer:
         """Answer line after line."""
         loop = asyncio.get_running_loop()
         data = b""
-        with sock, suppress(OSError, TimeoutError):
+        with suppress(OSError, TimeoutError):
             async with asyncio.timeout(DEADLINE_S):
                 while chunk := await loop.sock_recv(sock, LINE_LIMIT_BYTES):
                     data += chunk
                     *lines, data = data.split(b"\n")
                     for line in lines:
-                        await loop.sock_sendall(sock, json.dumps(self.answer(line)).encode() + b"\n")
+                        said = await self._answers(line)
+                        await loop.sock_sendall(sock, json.dumps(said).encode() + b"\n")
                     if len(data) > LINE_LIMIT_BYTES:
                         return
 
-    def answer(self, line: bytes) -> dict[str, object]:
-        """What is said to one line."""
-        try:
-            asked = json.loads(line)
-            operation, name = asked["op"], asked.get("name", "")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {"error": "this is not understood; expected a JSON object with an op"}
-        match operation:
-            case "pending":
-                waiting = self._vault.pending()
-                return {
-                    "pending": [{"name": one.name, "host": one.host, "since": one.since} for one in waiting]
-                }
-            case "credentials":
-                return {"credentials": self._states()}
-            case "approve" | "refuse" if isinstance(name, str):
-                if self._vault.decide(name, allowed=operation == "approve"):
-                    return {"done": True}
-                return {"error": f"there is no credential {name[:100]!r} that asks before it is used"}
-            case _:
-                return {"error": f"there is no operation {str(operation)[:40]!r}"}
 
-    def _states(self) -> list[dict[str, object]]:
-        return [
-            {"name": one.name, "state": one.word, "expires_at": one.expires_at, "reason": one.reason}
-            for one in self._vault.states()
-        ]
+def answers(vault: Vault) -> Answers:
+    """Those of a vault that is here."""
+
+    async def said(line: bytes) -> dict[str, object]:
+        return answer(vault, line)
+
+    return said
+
+
+def answer(vault: Vault, line: bytes) -> dict[str, object]:
+    """What is said to one line."""
+    try:
+        asked = json.loads(line)
+        operation, name = asked["op"], asked.get("name", "")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"error": "this is not understood; expected a JSON object with an op"}
+    match operation:
+        case "pending":
+            waiting = vault.pending()
+            return {"pending": [{"name": one.name, "host": one.host, "since": one.since} for one in waiting]}
+        case "credentials":
+            return {
+                "credentials": [
+                    {"name": one.name, "state": one.word, "expires_at": one.expires_at, "reason": one.reason}
+                    for one in vault.states()
+                ]
+            }
+        case "approve" | "refuse" if isinstance(name, str):
+            if vault.decide(name, allowed=operation == "approve"):
+                return {"done": True}
+            return {"error": f"there is no credential {name[:100]!r} that asks before it is used"}
+        case _:
+            return {"error": f"there is no operation {str(operation)[:40]!r}"}
 
 
 def in_our_user_namespace(pid: int) -> bool:

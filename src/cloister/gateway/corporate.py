@@ -66,6 +66,19 @@ def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
     return Proxy(host=parts.hostname, port=port_there, authorization=authorization)
 
 
+def places(environ: Mapping[str, str]) -> frozenset[tuple[str, int]]:
+    """Every proxy that the variables name, as host and port; one that cannot be used is none."""
+    found = set()
+    for name, text in environ.items():
+        if name.lower().endswith("_proxy") and name.lower() != "no_proxy" and text:
+            try:
+                parts = urlsplit(text if "://" in text else f"http://{text}")
+                found.add((parts.hostname or "", parts.port or 80))
+            except ValueError:
+                continue
+    return frozenset(found)
+
+
 def exempt(host: str, port: int, no_proxy: str) -> bool:
     """Whether NO_PROXY names a destination: `*`, names and their subdomains, `host:port`, addresses, ranges."""
     for entry in re.split(r"[,\s]+", no_proxy.strip().lower()):

@@ -18,6 +18,7 @@ from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
 from cloister.gateway import connection, control, judge, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
+from cloister.gateway.allowance import Allowance
 from cloister.gateway.authority import Authority
 from cloister.gateway.connector import Connector, Started
 from cloister.gateway.dns_server import DnsServer
@@ -26,12 +27,11 @@ from cloister.gateway.leaves import LeafCache
 from cloister.gateway.names import NameTable
 from cloister.gateway.offload import Offload
 from cloister.gateway.on_demand import SOCKETS_LIMIT, Bind, Binder
-from cloister.gateway.pipes import PIPES_LIMIT, PipePool
 from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
 from cloister.gateway.services import Deadlines, Services
-from cloister.gateway.upstream import Dialler, Pin
+from cloister.gateway.upstream import Dialler, answers_of, pins_of
 from cloister.gateway.vault import Vault
 from cloister.gateway.wire import SocketWire
 from cloister.network import evict
@@ -47,20 +47,25 @@ if TYPE_CHECKING:
 
 CLOSE_S = 0.8
 PUBLISHED_LIMIT = 512  # connections to published ports
-_RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
+_RESERVED_DESCRIPTORS = 128
 
 
 def run(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> int:
     """Serve until the session ends, beginning with the messages that have been `received`. Blocks."""
-    # resolv.conf(5): no search list. What is judged is what is dialled: with a search list, a granted name that does
-    # not exist would become another one, such as `api.example.com.corp.example.net`.
-    os.environ["LOCALDOMAIN"] = "."
+    search_nowhere()
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(_main(start, authority, received))
     finally:
         loop.close()
     return 0
+
+
+def search_nowhere() -> None:
+    """No search list for this process's look-ups (resolv.conf(5)). What is judged is what is dialled: with one, a
+    granted name that does not exist would become another, such as `api.example.com.corp.example.net`.
+    """
+    os.environ["LOCALDOMAIN"] = "."
 
 
 async def _main(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> None:
@@ -85,12 +90,19 @@ class Gateway:
         self.loop = asyncio.get_running_loop()
         policy = parse_policy(start.plan["policy"])
         bound = _bound(start.plan)
+        home = start.home
         self.record = record or Record(
-            AuditLog(start.audit_path, start.sandbox_id, on_failure=self._log_failed)
+            home.log if home else AuditLog(start.audit_path, start.sandbox_id, on_failure=self._log_failed)
         )
         self._offload = Offload()
         self.names = NameTable(bound)
-        dialler = Dialler(pins=_pins(start.plan), offload=self._offload, environ=start.environ)
+        dialler = Dialler(
+            pins=pins_of(start.plan),
+            offload=self._offload,
+            environ=start.environ,
+            home=start.home,
+            answers=answers_of(start.plan),
+        )
         further_roots = upstream_ca(start.plan)
         lured = _lure(start.plan)
         self.services = Services(
@@ -109,6 +121,7 @@ class Gateway:
                 tell=lambda text: control.send(start.control, "tell", text),
                 upstream_ca=tuple(further_roots),
                 untrusted=start.untrusted,
+                fetch=home.fetch if home else None,
             ),
             watched={
                 **{one.name: one.placeholder.encode() for one in policy.credentials},
@@ -118,7 +131,7 @@ class Gateway:
             tell=lambda text: control.send(start.control, "alarm", text),
             record=self.record,
             leaves=LeafCache(authority),
-            pipes=PipePool(),
+            allowance=Allowance(),
             deadlines=deadlines or Deadlines(),
             released=self._released,
         )
@@ -204,6 +217,10 @@ class Gateway:
                 control.send(self._start.control, "pong")
             case control.Answer(name=name, allowed=allowed):
                 self.services.vault.decide(name, allowed=allowed)
+            case control.Asked(number=number, line=line):
+                from cloister.gateway.control_server import answer  # only where somebody asks
+
+                control.reply(self._start.control, number, answer(self.services.vault, line))
             case control.Ended(told=told):
                 self._orphaned = not told
                 self.ended.set()
@@ -243,7 +260,6 @@ class Gateway:
             sock.close()
         for splice in list(self.services.splices):
             splice.close()
-        self.services.pipes.close()
         self.services.pool.close()
         self.services.vault.close()
         for server in (self._control_server, self._agent):
@@ -287,7 +303,7 @@ class Gateway:
             self._published = published.Published(
                 connector=self.connector,
                 record=self.record,
-                pipes=self.services.pipes,
+                allowance=self.services.allowance,
                 limit=_published_limit(),
             )
         self._published.add(passed.sock, passed.port)
@@ -309,9 +325,9 @@ class Gateway:
 
     def _after_start(self) -> None:
         if (self.services.watched or self._agent) and self._start.control_path:
-            from cloister.gateway.control_server import ControlServer  # only where something may ask
+            from cloister.gateway.control_server import ControlServer, answers  # only where something may ask
 
-            self._control_server = ControlServer(self._start.control_path, self.services.vault)
+            self._control_server = ControlServer(self._start.control_path, answers(self.services.vault))
             self._control_server.start()
         sandbox = self._start.plan.get("sandbox")
         if isinstance(sandbox, dict) and sandbox.get("java") is True:
@@ -372,20 +388,6 @@ def _bound(plan: dict[str, object]) -> dict[Host, frozenset[int]]:
     if not isinstance(entries, list):
         raise TypeError('"bound" in the plan is not a list')
     return {parse_host(entry["host"]): frozenset(entry["ports"]) for entry in entries}
-
-
-def _pins(plan: dict[str, object]) -> dict[str, Pin]:
-    hosts = plan.get("hosts", {})
-    if not isinstance(hosts, dict):
-        raise TypeError('"hosts" in the plan is not an object')
-    return {
-        name: Pin(
-            address=pin["address"],
-            port=pin.get("port"),
-            ports={int(asked): real for asked, real in pin["ports"].items()} if "ports" in pin else None,
-        )
-        for name, pin in hosts.items()
-    }
 
 
 def _publishes(plan: dict[str, object]) -> bool:

@@ -10,7 +10,9 @@ Rule 4: `healthy` is False while the log cannot be written; nothing new leaves t
 
 from __future__ import annotations
 
-from cloister.audit.log import AuditLog, Event
+from typing import Protocol
+
+from cloister.audit.log import Event
 from cloister.gateway.tally import Tally
 from cloister.types import Deny
 
@@ -25,10 +27,24 @@ def printable(untrusted: str, limit: int = TEXT_LIMIT_CHARACTERS) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in untrusted[:limit])
 
 
+class Log(Protocol):
+    """Where it writes: audit/log.py's `AuditLog`, or the host's from afar."""
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why nothing new may be let out; None while all is written."""
+
+    def write(self, event: Event) -> None:
+        """Write one line. Never raises."""
+
+    def close(self) -> None:
+        """Nothing more is written."""
+
+
 class Record:
     """The gateway's pen."""
 
-    def __init__(self, log: AuditLog) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self._dns_seen: set[tuple[str, str | None, bool]] = set()
         self._dns_suppressed = 0

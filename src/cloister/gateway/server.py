@@ -15,6 +15,10 @@ from cloister.gateway.authority import Authority
 from cloister.gateway.patience import Packet
 from cloister.values import dataclass, field
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.gateway.home import Home
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStart:
@@ -31,6 +35,7 @@ class GatewayStart:
         str, ...
     ] = ()  # directories that the sandbox can write: no program of a source is taken from there
     control_path: str = ""  # where other commands of the user ask and answer (control_server.py)
+    home: Home | None = None  # the host, of a gateway that runs elsewhere
 
 
 def serve(start: GatewayStart, authority: Authority, packets: list[Packet]) -> int:

@@ -12,12 +12,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, cycle, zip_longest
 
 from cloister.gateway.offload import Offload
 from cloister.types import Host, Rule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.gateway.home import Home
 
 RESOLVE_S = 5.0
 CONNECT_S = 10.0
@@ -62,13 +66,48 @@ class Upstream:
     address: str
 
 
+def pins_of(plan: Mapping[str, object]) -> dict[str, Pin]:
+    """Those of a plan, its services' among them."""
+    hosts = plan.get("hosts", {})
+    if not isinstance(hosts, dict):
+        raise TypeError('"hosts" in the plan is not an object')
+    return {
+        name: Pin(
+            address=pin["address"],
+            port=pin.get("port"),
+            ports={int(asked): real for asked, real in pin["ports"].items()} if "ports" in pin else None,
+        )
+        for name, pin in hosts.items()
+    }
+
+
+def answers_of(plan: Mapping[str, object]) -> dict[str, list[list[str]]]:
+    """Of a verification: what its names resolve to (verify/overlay.py)."""
+    answers = plan.get("answers", {})
+    if not isinstance(answers, dict):
+        raise TypeError('"answers" in the plan is not an object')
+    return answers
+
+
 class Dialler:
-    """Resolves and dials. One for the gateway's life."""
+    """Resolves and dials. One for the gateway's life.
+
+    `answers` are what names of a verification's own zone resolve to (verify/overlay.py), in turn: nobody else knows
+    them. They are judged as every answer is.
+    """
 
     def __init__(
-        self, *, pins: Mapping[str, Pin], offload: Offload, environ: Mapping[str, str] | None = None
+        self,
+        *,
+        pins: Mapping[str, Pin],
+        offload: Offload,
+        environ: Mapping[str, str] | None = None,
+        home: Home | None = None,
+        answers: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> None:
         self._pins = pins
+        self._answers = {name: cycle(map(tuple, found)) for name, found in (answers or {}).items()}
+        self._home = home  # it dials what was named in the host's view: pins, and the user's proxy
         self._proxies = {
             name: value
             for name, value in (environ or {}).items()
@@ -82,16 +121,22 @@ class Dialler:
         pin = self._pins.get(host.name)
         if pin is not None:
             addresses: tuple[str, ...] = (pin.address,)
-            real_port = pin.real_port(port)
+            asked, real_port = port, pin.real_port(port)
             if real_port is None:
                 raise UpstreamError(f"the service {host} has no port {port}", status=403)
             port = real_port
+        elif host.name in self._answers:
+            addresses = self._guarded(host, next(self._answers[host.name]), rule)
         elif self._proxies and (upstream := await self._by_proxy(host, port, rule)) is not None:
             return upstream
         else:
             addresses = self._guarded(host, await self._resolve(host), rule)
         try:
             async with asyncio.timeout(CONNECT_S):
+                if self._home is not None:
+                    if pin is not None:
+                        return await self._home.dial(host.name, asked)
+                    await self._refuse_own(host, addresses)
                 return await _race(addresses, port)
         except TimeoutError:
             raise UpstreamError(f"connecting to {host} timed out", status=504) from None
@@ -114,8 +159,11 @@ class Dialler:
         where = f"the proxy {proxy.host}:{proxy.port} of your environment"
         try:
             async with asyncio.timeout(CONNECT_S):
-                addresses = await self._offload.call(lambda: _lookup(proxy.host))
-                upstream = await _race(_interleaved(addresses), proxy.port)
+                if self._home is not None:
+                    upstream = await self._home.dial_proxy(proxy.host, proxy.port)
+                else:
+                    addresses = await self._offload.call(lambda: _lookup(proxy.host))
+                    upstream = await _race(_interleaved(addresses), proxy.port)
                 try:
                     await corporate.tunnel(upstream.sock, proxy, host, port)
                 except BaseException:
@@ -151,6 +199,15 @@ class Dialler:
             known = self._lookups.get(name)
             if known is not None and known[1] is done:
                 del self._lookups[name]
+
+    async def _refuse_own(self, host: Host, addresses: tuple[str, ...]) -> None:
+        """As `_own_and_public`, of the host from afar. UpstreamError; OSError if the host does not say."""
+        from cloister.policy import address as guard
+
+        for address in addresses:
+            named = guard.refusal(address, ()) is not None  # a private one: a range of the rule's holds it
+            if not named and self._home is not None and await self._home.is_own(address):
+                raise UpstreamError(f"{host} is an address of this machine ({address})", status=403)
 
     @staticmethod
     def _guarded(host: Host, addresses: tuple[str, ...], rule: Rule) -> tuple[str, ...]:
@@ -201,6 +258,17 @@ def _interleaved(addresses: tuple[str, ...]) -> tuple[str, ...]:
     one = [address for address in addresses if (":" in address) == first]
     other = [address for address in addresses if (":" in address) != first]
     return tuple(address for address in chain.from_iterable(zip_longest(one, other)) if address is not None)
+
+
+def is_own(address: str) -> bool:
+    """Whether an address is one of this machine's: what a gateway in a container asks its host."""
+    return _is_this_machine(address)
+
+
+async def reach(name: str, port: int, offload: Offload) -> Upstream:
+    """Connect to a place that the user has named, an address or a name. OSError; TimeoutError."""
+    async with asyncio.timeout(CONNECT_S):
+        return await _race(_interleaved(await offload.call(lambda: _lookup(name))), port)
 
 
 async def _race(addresses: tuple[str, ...], port: int) -> Upstream:

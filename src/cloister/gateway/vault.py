@@ -18,25 +18,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cloister.errors import CredentialError
+from cloister.gateway.fetch import Fetch, Fetcher, Tell
 from cloister.gateway.offload import Offload
 from cloister.secret import Secret
-from cloister.secrets import source as sources
 from cloister.secrets.lease import Clock, Lease
-from cloister.secrets.source import DEADLINE_S, Context, Value
+from cloister.secrets.source import DEADLINE_S, Value
 from cloister.types import Credential
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cloister.system.proc import Running
 
 CONFIRM_S = 120.0
 KNOWN_LIMIT = 8  # values of each credential
-_GRACE_S = (
-    5.0  # for a thread to notice its deadline; one that cannot (a file on a dead server) is left behind
-)
 
 Ask = Callable[[Credential, str], Awaitable[bool]]
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +56,7 @@ class Vault:
     `ask` puts the question of Rule 3 (a credential, a host) and gives the answer; it is cancelled when the answer has
     come by `decide`, or too late. `tell` gets what the user should read: details that are not for the sandbox.
     `untrusted` are the directories that the sandbox can write. `offload` should be the vault's own: a source may hold
-    a thread for half a minute, and names must be resolved meanwhile.
+    a thread for half a minute, and names must be resolved meanwhile. `fetch`: who fetches instead (home.py).
     """
 
     def __init__(
@@ -81,18 +73,22 @@ class Vault:
         monotonic: Clock = time.monotonic,
         deadline_s: float = DEADLINE_S,
         confirm_s: float = CONFIRM_S,
+        fetch: Fetch | None = None,
     ) -> None:
-        self._offload = offload
-        self._environ = dict(environ)
         self._ask = ask
-        self._tell = tell
-        self._told: set[str] = set()
-        self._upstream_ca = upstream_ca
-        self._untrusted = untrusted
         self._clock = clock
-        self._deadline_s = deadline_s
         self._confirm_s = confirm_s
-        self._running: Running | None = None
+        self._fetcher = Fetcher(
+            offload=offload,
+            environ=environ,
+            tell=tell,
+            upstream_ca=upstream_ca,
+            untrusted=untrusted,
+            known=self.known,
+            clock=clock,
+            deadline_s=deadline_s,
+        )
+        self._fetch = fetch or self._fetcher.fetch
         self._credentials = {credential.name: credential for credential in credentials}
         self._known: dict[str, deque[Value]] = {name: deque(maxlen=KNOWN_LIMIT) for name in self._credentials}
         self._snapshot: tuple[Secret, ...] = ()
@@ -159,8 +155,7 @@ class Vault:
 
     def close(self) -> None:
         """End the programs that still run for a source, and the questions."""
-        if self._running is not None:
-            self._running.kill_all()
+        self._fetcher.close()
         for question in self._questions.values():
             question.answer.cancel()
 
@@ -233,41 +228,6 @@ class Vault:
         else:
             brief = f'the user has refused the use of credential "{name}"'
         return CredentialError(brief, resolution=f"the user can allow it with: cloister approve {name}")
-
-    async def _fetch(self, credential: Credential) -> Value:
-        """In a thread. CredentialError, of which the user hears the details once."""
-        from cloister.system.proc import Running  # deferred: a sandbox may never use a credential
-
-        self._running = self._running or Running()
-        context = Context(
-            name=credential.name,
-            environ=self._environ,
-            deadline_s=self._deadline_s,
-            upstream_ca=self._upstream_ca,
-            untrusted=self._untrusted,
-            known=self.known,
-            running=self._running,
-            clock=self._clock,
-        )
-        try:
-            async with asyncio.timeout(self._deadline_s + _GRACE_S):
-                return await self._offload.call(lambda: sources.value_of(credential, context))
-        except CredentialError as error:
-            self._tell_once(error)
-            raise
-        except OSError as error:  # TimeoutError too: no thread, or one that hangs
-            what = error.strerror or f"it did not end within {self._deadline_s:g} s"
-            raise CredentialError(f'credential "{credential.name}" cannot be had: {what}') from None
-        except Exception as error:  # a bug of ours must not show what it was about
-            raise CredentialError(
-                f'credential "{credential.name}" cannot be had: this is a bug in cloister ({type(error).__name__})'
-            ) from None
-
-    def _tell_once(self, error: CredentialError) -> None:
-        text = str(error)
-        if text not in self._told and len(self._told) < 64:
-            self._told.add(text)
-            self._tell(text)
 
     def _remember(self, name: str, value: Value) -> None:
         values = self._known[name]

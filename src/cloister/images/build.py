@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from cloister.config.packages import Packages, load_defaults
+from cloister.engines.client import PODMAN, PROXIES
 from cloister.errors import UsageError
 from cloister.images import base as bases
 from cloister.images.build_argv import (
@@ -24,7 +25,7 @@ from cloister.images.build_argv import (
     BuildCommand,
     arguments,
 )
-from cloister.images.engine import PODMAN, PROXIES, Engine, image_id, image_label
+from cloister.images.engine import Engine, image_id, image_label
 from cloister.images.failures import failure
 from cloister.images.layer import known_name, load_layers, load_mise
 from cloister.images.progress import Output, Reader, Step

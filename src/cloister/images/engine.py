@@ -1,35 +1,20 @@
 """Talk to a container engine through its command line: find it, ask it, and let it build.
 
-Rule 1: the engine is whatever its own command reaches: contexts, DOCKER_HOST and rootless engines included.
-Rule 2: its environment is written out: what concerns the engine and the proxies, nothing else of the user's.
-Rule 3: a program in the project may be the agent's: it is no engine, nor a helper of one.
+Its command, and what that gets of the user's environment, is found by `engines/client.py`; building needs the proxies
+in addition.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cloister.engines import client as clients
+from cloister.engines.client import DOCKER, NAMES, PODMAN, PROXIES
 from cloister.errors import HostError, UsageError
-from cloister.sandbox.workspace import contains
 from cloister.system import proc
 
-DOCKER, PODMAN = "docker", "podman"
-RUNTIMES = (DOCKER, PODMAN)
-PROXIES = (
-    "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy",
-    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
-)  # fmt: skip
-_PASSED = (
-    "HOME", "PATH", "USER", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "SSH_AUTH_SOCK",
-    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
-    "CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER",
-    "REGISTRY_AUTH_FILE", "BUILDX_BUILDER", "BUILDX_CONFIG",
-)  # fmt: skip
-_SYSTEM = proc.PATH.split(":")
 _ASK_S = 30.0
 _BUILDKIT_WITHIN = 23  # the client's version from which on BuildKit is buildx, a program of its own
 
@@ -62,16 +47,12 @@ def find(runtime: str | None, environ: Mapping[str, str], *, untrusted: Sequence
 
     `untrusted`: directories that a sandbox can write.
     """
-    if runtime is not None and runtime not in RUNTIMES:
-        raise UsageError(
-            f"--runtime: {runtime!r} builds no images", details=f"expected: {', '.join(RUNTIMES)}"
-        )
-    wanted = RUNTIMES if runtime is None else (runtime,)
-    environment = {name: environ[name] for name in (*_PASSED, *PROXIES) if name in environ}
-    environment["PATH"] = _path(environ.get("PATH", proc.PATH), untrusted)
+    if runtime is not None and runtime not in NAMES:
+        raise UsageError(f"--runtime: {runtime!r} builds no images", details=f"expected: {', '.join(NAMES)}")
+    wanted = NAMES if runtime is None else (runtime,)
     for name in wanted:
-        if program := shutil.which(name, path=environment["PATH"]):
-            return _asked(name, program, environment)
+        if client := clients.find(name, environ, untrusted=untrusted, also=PROXIES):
+            return _asked(name, client.program, client.environment)
     raise HostError(
         f"there is no container engine: {' and '.join(wanted)} {'are' if len(wanted) > 1 else 'is'} not on PATH",
         resolution="install one, as in: sudo apt-get install podman",
@@ -153,14 +134,3 @@ def _has_buildx(program: str, environment: Mapping[str, str]) -> bool:
 def _major(version: str) -> int:
     digits = version.partition(".")[0]
     return int(digits) if digits.isdigit() else _BUILDKIT_WITHIN
-
-
-def _path(path: str, untrusted: Sequence[str]) -> str:
-    """PATH without what the agent can write, and without what depends on the directory."""
-    roots = [os.path.realpath(root) for root in untrusted]
-
-    def safe(entry: str) -> bool:
-        return os.path.isabs(entry) and not any(contains(root, os.path.realpath(entry)) for root in roots)
-
-    kept = [entry for entry in path.split(os.pathsep) if entry in _SYSTEM or safe(entry)]
-    return os.pathsep.join(kept) or proc.PATH

@@ -9,10 +9,10 @@ Rule 1: a helper gets two namespace descriptors, a socket and a few words; nothi
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import sys
+
+from cloister.lean import json, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def bind_later(
 
     OSError if an address is taken (a program of the sandbox listens there) or the helper fails.
     """
+    import socket  # deferred, both: asyncio wants sockets of the standard library's
+
     from cloister.system import proc
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

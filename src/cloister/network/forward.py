@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-from contextlib import suppress
 
+from cloister.lean import socket, suppress
 from cloister.network import enter
 from cloister.system import linux
 
@@ -35,6 +34,8 @@ MESSAGE_BYTES = 16
 
 def start(user_namespace: int, network_namespace: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """Start a connector in these namespaces: our end of its socket, and the process. Blocks for some ms; OSError."""
+    import socket  # deferred: asyncio wants sockets of the standard library's
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         try:

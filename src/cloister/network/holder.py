@@ -12,33 +12,36 @@ Rule 3: what is mounted into it is one directory with one socket; the agent's co
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
-import socket
 import sys
-from collections.abc import Callable
+import time
 
+from cloister.lean import json, signal, socket
 from cloister.network import forward, plumb
 from cloister.system import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DIRECTORY = "/cloister-holder"  # where the supervisor's directory is mounted
 SOCKET = "control.sock"
 MESSAGE_LIMIT_BYTES = 1 << 16
 TIMEOUT_S = 5.0
+CALL_S = 60.0
+_EVENTS_BYTES = 4096
 
 
 def main() -> None:
     """Plumb, give everything up, then bind what the gateway asks for until the supervisor goes."""
     for number in (signal.SIGTERM, signal.SIGINT):  # pid 1 has no default action for them
         signal.signal(number, lambda *_: sys.exit(0))
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    control.connect(f"{DIRECTORY}/{SOCKET}")
+    control = call(DIRECTORY)
     try:
         _, (orders,), _, _ = socket.recv_fds(control, MESSAGE_LIMIT_BYTES, 1)
         with open(orders, "rb") as file:
-            bound = [(int(index), [int(port) for port in ports]) for index, ports in json.load(file)]
+            bound = [(int(index), [int(port) for port in ports]) for index, ports in json.loads(file.read())]
         plumb.pass_sockets(bound, control)
         lines = _pass_namespace(control)
         linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
@@ -49,6 +52,30 @@ def main() -> None:
         control.send(json.dumps({"op": "failed", "text": text[:2000]}).encode())
         raise
     _stay(control, lines)
+
+
+def call(directory: str) -> socket.socket:
+    """Connect with whoever takes the sockets. A gateway in a container may come later than the holder: until it does.
+
+    It moves its socket to its place once it listens. TimeoutError if it never comes.
+    """
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    watching = linux.watch_directories([directory])
+    try:
+        poll = select.poll()
+        poll.register(watching, select.POLLIN)
+        end = time.monotonic() + CALL_S
+        while True:
+            try:
+                control.connect(f"{directory}/{SOCKET}")
+            except FileNotFoundError:
+                if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                    raise TimeoutError("nobody takes the sockets") from None
+                os.read(watching, _EVENTS_BYTES)
+            else:
+                return control
+    finally:
+        os.close(watching)
 
 
 def _pass_namespace(control: socket.socket) -> dict[socket.socket, Callable[[socket.socket], bool]]:
@@ -109,6 +136,8 @@ def bind_later(line: socket.socket, bindings: list[tuple[str, int]]) -> list[soc
 
     OSError if an address is taken (a program of the sandbox listens there) or the holder is gone.
     """
+    import socket  # deferred: asyncio wants sockets of the standard library's
+
     line.settimeout(TIMEOUT_S)
     try:
         line.send(json.dumps(bindings).encode())

@@ -1,4 +1,4 @@
-"""Which processes listen on a TCP port of this machine, for a message.
+"""Which processes listen on a TCP port of this machine, for a message; and whether one of a sandbox does.
 
 Rule 1: what cannot be looked at (another user's process) is left out; nothing here fails.
 """
@@ -35,6 +35,17 @@ def holders(port: int) -> tuple[Holder, ...]:
     pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     found = [Holder(pid=pid, name=_name(pid)) for pid in pids if _holds(pid, wanted)]
     return tuple(found[:_HOLDERS_LIMIT])
+
+
+def listens(pid: int, port: int) -> bool | None:
+    """Whether anything listens on `port` in the network namespace of a process. None if that cannot be seen."""
+    try:
+        tables = [files.read(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    except OSError:
+        return None
+    if tables[0] is None:
+        return None
+    return any(listening_inodes((table or b"").decode("ascii", "replace"), port) for table in tables)
 
 
 def listening_inodes(table: str, port: int) -> frozenset[int]:

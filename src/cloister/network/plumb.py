@@ -11,10 +11,9 @@ Rule 3: a wildcard listener only on the ports that mean the outside world (53, 8
 from __future__ import annotations
 
 import errno
-import json
 import os
-import socket
 
+from cloister.lean import json, socket
 from cloister.network import standin
 from cloister.system import linux, netlink
 

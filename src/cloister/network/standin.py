@@ -10,7 +10,7 @@ Rule 2: index 0 is never used; index 1 is the loopback interface's own address i
 
 from __future__ import annotations
 
-import socket
+from cloister.lean import socket
 
 V4_BASE = 198 << 24 | 18 << 16
 V4_SIZE = 1 << 17  # a /15

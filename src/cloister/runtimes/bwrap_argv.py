@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cloister.sandbox.spec import Mount
 
 MAX_OPTIONS = 9000  # bubblewrap's MAX_ARGS
+_MASK_BYTES = 4096  # one page
 
 # Put before the script to hold the command back: see invariants.py and mount_check.py. bubblewrap's own --block-fd
 # tells nobody when the mounts are made. End of file, because the session died, is no permission.
@@ -138,11 +139,19 @@ def _mount(
             yield from ("--ro-bind", empty_file, target)
         case MaskDirectory(target):
             # Whoever changes the mode writes into memory, not to the host; remounting costs 0.1 ms.
-            yield from ("--perms", "0555", "--tmpfs", target)
+            yield from ("--perms", "0555")
+            if features.tmpfs_size:  # nor into much of it
+                yield from ("--size", str(_MASK_BYTES))
+            yield from ("--tmpfs", target)
         case Proc(target):
             yield from ("--proc", target)
         case Dev(target):
-            yield from ("--dev", target)
+            yield from (
+                "--dev",
+                target,
+                "--remount-ro",
+                target,
+            )  # a tmpfs of no size; what is mounted in it stays
 
 
 def _file(descriptor: int, target: str, mode: int, mounted: list[str]) -> tuple[str, ...]:

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
-import signal
-import socket
 
 from cloister.errors import CloisterError, HostError
+from cloister.lean import json, signal, socket
 from cloister.network import plumb
-from cloister.runtimes import bwrap_argv, staging
+from cloister.runtimes import bwrap_argv
 from cloister.sandbox.spec import Data, SandboxSpec
 from cloister.system import cgroup, linux
 from cloister.values import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.runtimes.staging import Staging
 
 _STANDARD = (0, 1, 2)
 _LAST_PLACED = max(bwrap_argv.READY, bwrap_argv.GO)
@@ -58,9 +60,12 @@ class Running:
 
 def launch(spec: SandboxSpec, how: Launch) -> Running:
     """Start the sandbox. Returns once bubblewrap runs; HostError if the host does not allow it."""
-    staged = staging.plan(spec) if os.geteuid() == 0 else None
+    staged: Staging | None = None
     empty_file = how.empty_file
-    if staged is not None:
+    if os.geteuid() == 0:
+        from cloister.runtimes import staging  # here and below: for root alone
+
+        staged = staging.plan(spec)
         spec, empty_file = staging.rebase(spec, staged), staging.locate(empty_file, staged)
     seccomp = _high(os.open(how.seccomp_file, os.O_RDONLY | os.O_CLOEXEC))
     ca_bundle = _high(os.dup(how.ca_bundle))
@@ -99,7 +104,7 @@ def launch(spec: SandboxSpec, how: Launch) -> Running:
 def _become_sandbox(
     argv: list[str],
     how: Launch,
-    staged: staging.Staging | None,
+    staged: Staging | None,
     *,
     session: int,
     keep: set[int],
@@ -115,6 +120,8 @@ def _become_sandbox(
         uid, gid = os.geteuid(), os.getegid()
         if staged is not None:
             step = "stage"
+            from cloister.runtimes import staging
+
             staging.enter(staged)
             uid, gid = staged.uid, staged.gid
             _die_with(session)  # changing uid cleared it (prctl(2))
@@ -140,7 +147,7 @@ def _become_sandbox(
             signal.SIGQUIT,
             signal.SIGTSTP,
         ):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) and `trap ''` stay in force
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) and `trap ''` stay in force
                 signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python itself ignores
             signal.signal(number, signal.SIG_DFL)

@@ -1,9 +1,7 @@
 """A container engine through its command line: which one, what it can do, and one of its commands.
 
-Rule 1: the engine is whatever its own command reaches: contexts, DOCKER_HOST and rootless engines included.
-Rule 2: its environment is written out: what concerns the engine, nothing else of the user's.
-Rule 3: what an engine is does not change between two starts of it, so it is asked once and kept; a start asks nothing.
-Rule 4: a program in the workspace may be the agent's: it is no engine.
+Its command is found by `engines/client.py`. Rule 1: what an engine is does not change between two starts of it, so it
+is asked once and kept; a start asks nothing.
 """
 
 from __future__ import annotations
@@ -12,33 +10,28 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+from cloister.engines import api
+from cloister.engines import client as clients
 from cloister.errors import HostError
 from cloister.runtimes import oci_failures
-from cloister.sandbox.workspace import contains
 from cloister.system import files, proc
 from cloister.values import dataclass
 
-DOCKER, PODMAN = "docker", "podman"
-PASSED = (
-    "HOME", "PATH", "USER", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR", "SSH_AUTH_SOCK",
-    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
-    "CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF", "STORAGE_DRIVER",
-    "REGISTRY_AUTH_FILE", "DBUS_SESSION_BUS_ADDRESS",
-)  # fmt: skip
+DOCKER, PODMAN = clients.DOCKER, clients.PODMAN
 INIT_PROGRAMS = (
     "/usr/libexec/podman/catatonit",
     "/usr/lib/podman/catatonit",
     "/usr/bin/catatonit",
     "/usr/bin/tini",
 )
-_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin")
 _ASK_S = 30.0
 _QUESTIONS = {DOCKER: ("info", "--format", "{{json .}}"), PODMAN: ("info", "--format", "json")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """An engine that has answered. `local`: it runs on this kernel and can pass descriptors to us.
+    """An engine that has answered. `local`: it runs on this kernel and can pass descriptors to us. If not, `shares`: it
+    is in a virtual machine of this host (Docker Desktop, OrbStack), which shows it this host's files.
 
     `limits`: control groups hold memory, CPUs and processes there. `init`: the program for podman's --init; empty where
     the engine brings its own, or there is none (`has_init`).
@@ -53,10 +46,23 @@ class Engine:
     remapped: bool = False  # Docker's userns-remap
     has_init: bool = True
     init: str = ""
+    shares: bool = False
+    machine: str = ""  # of one that is not local, the kind of processor, and how many
+    cpus: int = 0
 
     def argv(self, arguments: Sequence[str]) -> list[str]:
         """A command line of its client."""
         return [self.program, *arguments]
+
+    def look_up(self, kind: str, name: str) -> dict[str, object] | None:
+        """What it says itself of a container or an image (api.py); None: ask its client."""
+        where = api.address(self.environment) if self.name == DOCKER else None
+        return None if where is None else api.look_up(where, kind, name)
+
+    def start(self, container: str, *, timeout_s: float) -> bool:
+        """Start a container in the background; False: let its client do it, and say what is wrong."""
+        where = api.address(self.environment) if self.name == DOCKER else None
+        return where is not None and api.start(where, container, timeout_s=timeout_s)
 
     def ask(self, *arguments: str, timeout_s: float = _ASK_S, stdin: bytes = b"") -> proc.Finished:
         """Run one of its commands to the end. HostError if it hangs or is gone."""
@@ -73,10 +79,10 @@ class Engine:
 
 def find(name: str, environ: Mapping[str, str], *, workspace: str, state_directory: str) -> Engine:
     """The engine of that name. HostError if there is none, or it does not answer."""
-    environment = {key: environ[key] for key in PASSED if key in environ}
-    program = _which(name, environ.get("PATH", proc.PATH), workspace)
-    if program is None:
+    client = clients.find(name, environ, untrusted=(workspace,))
+    if client is None:
         raise oci_failures.missing(name)
+    program, environment = client.program, client.environment
     key = _key(name, program, environment)
     stored = _load(f"{state_directory}/engine-{name}.json", key)
     if stored is None:
@@ -95,6 +101,9 @@ def find(name: str, environ: Mapping[str, str], *, workspace: str, state_directo
         remapped=bool(stored["remapped"]),
         has_init=bool(stored["has_init"]),
         init=str(stored["init"]),
+        shares=bool(stored.get("shares")),
+        machine=str(stored.get("machine", "")),
+        cpus=int(str(stored.get("cpus", 0))),
     )
 
 
@@ -116,7 +125,8 @@ def look(name: str, program: str, environment: Mapping[str, str]) -> dict[str, o
             raise oci_failures.failure(
                 name, "ask what it is", said or "\n".join(answer.get("ServerErrors") or ())
             )
-        return _of_docker(answer, environment)
+        facts = _of_docker(answer, environment)
+        return facts if facts["local"] else facts | _elsewhere(answer, program, environment)
     if done.code or "host" not in answer:
         raise oci_failures.failure(name, "ask what it is", said)
     return _of_podman(answer)
@@ -133,6 +143,24 @@ def _of_docker(answer: dict[str, object], environment: Mapping[str, str]) -> dic
         "limits": answer.get("MemoryLimit") is True and answer.get("PidsLimit") is not False,
         "has_init": True,
         "init": "",
+        "version": str(answer.get("ServerVersion", "")),
+    }
+
+
+def _elsewhere(answer: dict[str, object], program: str, environment: Mapping[str, str]) -> dict[str, object]:
+    """What matters of a Docker on another kernel. One behind a socket of this host's is in a machine of this host's."""
+    question = [program, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    try:
+        endpoint = proc.run(question, environment=environment, timeout_s=_ASK_S).output.decode(
+            errors="replace"
+        )
+    except OSError:  # TimeoutError too
+        endpoint = ""
+    cpus = answer.get("NCPU")
+    return {
+        "shares": endpoint.startswith("unix:"),
+        "machine": str(answer.get("Architecture", "")),
+        "cpus": cpus if isinstance(cpus, int) else 0,
     }
 
 
@@ -140,7 +168,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
     host = answer["host"]
     if not isinstance(host, dict):
         raise TypeError("podman info is not understood")
-    security = host.get("security")
+    security, version = host.get("security"), answer.get("version")
     init = next((path for path in INIT_PROGRAMS if os.access(path, os.X_OK)), "")
     controllers = [str(one) for one in _list(host.get("cgroupControllers"))]
     rootless = isinstance(security, dict) and security.get("rootless") is True
@@ -151,6 +179,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
         "limits": not rootless or {"memory", "pids"} <= set(controllers),
         "has_init": bool(init),
         "init": init,
+        "version": str(version.get("Version", "")) if isinstance(version, dict) else "",
     }
 
 
@@ -181,13 +210,3 @@ def _load(path: str, key: str) -> dict[str, object] | None:
         return dict(stored["facts"]) if stored and stored["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _which(name: str, path: str, workspace: str) -> str | None:
-    for directory in (*path.split(":"), *_DIRECTORIES):
-        program = f"{directory}/{name}"
-        if directory.startswith("/") and os.access(program, os.X_OK) and os.path.isfile(program):
-            if contains(workspace, os.path.realpath(program)) or contains(workspace, program):
-                continue
-            return program
-    return None

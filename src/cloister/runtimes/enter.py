@@ -10,6 +10,8 @@ Rule 3: until it has become the command, nothing in the sandbox can look into wh
         (PR_SET_DUMPABLE). The kernel does not do so by itself where the user owns the user namespace that is entered.
 Rule 4: at the end there is no capability, no_new_privs is set and the seccomp filter is that of the sandbox: what
         `test_enter.py` compares with the first process.
+Rule 5: on a terminal, the command leads a process group of its own pid namespace, in the foreground: ours has no number
+        there, and a shell that asks for its group (dash) could not give the terminal back. When it stops, so do we.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class _Start:
     directory: str
     elsewhere: bool
     seccomp: bytes
+    foreground: bool
 
 
 class GoneError(Exception):
@@ -74,10 +77,12 @@ def enter(
     environment: dict[str, str],
     directory: str,
     elsewhere: bool = True,
+    foreground: bool = False,
 ) -> Entered:
     """Start `command` in the sandbox whose pid 1 is `init`, with this process's standard streams.
 
     Where there is no such directory in the sandbox, it starts in "/" if it may be `elsewhere`, and not at all if not.
+    `foreground`: standard input is this process's terminal, which the command takes over; see `resume`.
 
     GoneError if the sandbox does not live; HostError if the kernel refuses.
     """
@@ -88,6 +93,7 @@ def enter(
             directory=directory,
             elsewhere=elsewhere,
             seccomp=file.read(),
+            foreground=foreground,
         )
         reading, writing = os.pipe()
         us = os.getpid()
@@ -119,7 +125,7 @@ class _Namespaces:
             proc = f"/proc/{init.pid}"
             self.others = [(kind, self._keep(_open(f"{proc}/ns/{name}"))) for name, kind in _KINDS]
             self.innermost = self._keep(_open(f"{proc}/ns/user"))
-            with open(f"{proc}/status", encoding="ascii", errors="replace") as file:
+            with open(f"{proc}/status", encoding="utf-8", errors="replace") as file:
                 ids = {
                     line.split()[0]: int(line.split()[1])
                     for line in file
@@ -194,14 +200,26 @@ def _guide(parent: int, namespaces: _Namespaces, how: _Start, *, group: str, rep
         os.write(report, json.dumps({"pid": pid}).encode())
         os.close(report)
         os.close(go)
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(_ended(pid, foreground=how.foreground))
         code = 128 - code if code < 0 else code
     except BaseException as error:
         with suppress(OSError):  # the command has run: there is nobody to report to
             os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
     finally:
         os._exit(code)
+
+
+def _ended(pid: int, *, foreground: bool) -> int:
+    """Wait for the command. One of the foreground that stops stops the guide, until that is told to go on."""
+    while True:
+        _, status = os.waitpid(pid, os.WUNTRACED if foreground else 0)
+        if not os.WIFSTOPPED(status):
+            return status
+        os.kill(os.getpid(), signal.SIGSTOP)
+        with suppress(OSError):
+            if os.tcgetpgrp(0) == os.getpgrp():  # not if it goes on in the background
+                os.tcsetpgrp(0, pid)
+            os.killpg(pid, signal.SIGCONT)
 
 
 def _become(how: _Start, ready: int) -> None:
@@ -211,6 +229,11 @@ def _become(how: _Start, ready: int) -> None:
         os.read(ready, 1)  # the end of the stream: the guide lives, and has told our number
         if os.getppid() != 0:  # the guide is outside of this pid namespace; 1 would mean that it has died
             os._exit(CloisterError.exit_code)
+        if how.foreground:
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # as tcsetpgrp(3) asks of the background
+            os.setpgid(0, 0)
+            with suppress(OSError):  # the terminal has been closed
+                os.tcsetpgrp(0, os.getpid())
         for number in range(1, signal.NSIG):
             if (
                 number not in (signal.SIGKILL, signal.SIGSTOP)

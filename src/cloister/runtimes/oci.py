@@ -14,10 +14,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 
 from cloister.errors import HostError
-from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, staging
+from cloister.network import holder
+from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, oci_image, staging
 from cloister.runtimes.engine import Engine
 from cloister.runtimes.oci_holder import Line
 from cloister.runtimes.oci_runtime import Runtime
@@ -27,6 +29,7 @@ from cloister.values import dataclass
 
 _REMOVE_S = 60.0
 _CALL_S = 0.5  # a holder that runs calls within this; else somebody must watch it
+GATEWAY_DIRECTORY = "/run/cloister-gateway"  # outpost/main.py's
 _NEVER = "0001-01-01"  # Go's time zero
 
 
@@ -47,21 +50,29 @@ class Launch:
     ca_bundle: int
     gateway: socket.socket
     bound: list[tuple[int, list[int]]]
+    passed: Callable[[], bool] | None = (
+        None  # a gateway in a container: whether it has all sockets. CloisterError
+    )
     attached: bool
     terminal: bool
     hostname: str
     unset: tuple[str, ...] = ()  # variables that the image may set in vain
 
+    @property
+    def gated(self) -> bool:
+        """Whether the command is held back until it is looked at: by the image's shell, at a FIFO of this host's."""
+        return self.image.has_sh and self.engine.local
+
 
 class Running:
     """A started sandbox. `client` is the engine's command that ends when the agent does; `init` its first process."""
 
-    def __init__(self, how: Launch, line: Line) -> None:
+    def __init__(self, how: Launch, line: Line | None) -> None:
         self.engine, self.names, self.line = how.engine, how.names, line
         self.attached = how.attached
         self.client: subprocess.Popen[bytes] | None = None
-        self.held = how.image.has_sh  # the command waits for `release`
-        self._gate = how.public_directory if how.image.has_sh else None
+        self.held = how.gated  # the command waits for `release`
+        self._gate = how.public_directory if how.gated else None
 
     def release(self) -> None:
         """Let the command run. Called once, when it has been looked at."""
@@ -76,9 +87,19 @@ class Running:
 
     def init(self) -> int | None:
         """The agent's first process, as a number of this host; None where it has ended, or is not seen here."""
+        if not self.engine.local:
+            return None  # the number is another kernel's
+        match self.engine.look_up("containers", self.names.agent):
+            case {"State": {"Pid": int(pid)}}:
+                return pid or None
         done = self.engine.ask("inspect", "--type=container", "--format={{.State.Pid}}", self.names.agent)
         text = done.output.decode(errors="replace").strip()
         return int(text) if text.isdigit() and text != "0" else None
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the command by way of the engine, where its process is not seen here."""
+        self.engine.ask("kill", f"--signal={number}", self.names.agent)
+        return True
 
     def exit_code(self) -> int:
         """How the agent ended, in the engine's words. HostError if the engine does not know any more."""
@@ -104,7 +125,8 @@ class Running:
     def kill(self) -> None:
         """End the sandbox, and wait until nothing of it runs. Idempotent."""
         remove(self.engine, self.names)
-        self.line.close()
+        if self.line is not None:
+            self.line.close()
         if self.client is not None:
             with suppress(OSError):
                 proc.reap(self.client, timeout_s=_REMOVE_S)
@@ -119,14 +141,44 @@ def host(engine: Engine) -> oci_argv.Host:
         limits=engine.limits,
         has_init=engine.has_init,
         init=engine.init,
-        cpus=os.cpu_count() or 1,
-        ipv6=os.path.exists("/proc/sys/net/ipv6"),
+        cpus=engine.cpus or os.cpu_count() or 1,
+        ipv6=not engine.local or os.path.exists("/proc/sys/net/ipv6"),
     )
 
 
 def remove(engine: Engine, names: oci_exec_argv.Names) -> None:
-    """End and remove both containers. Idempotent; HostError if the engine does not do it."""
-    for arguments in oci_argv.remove(engine.name, names):
+    """End and remove the agent's container and the holder's. Idempotent; HostError if the engine does not do it."""
+    _remove(engine, oci_argv.remove(engine.name, names))
+
+
+def make_gateway_place(engine: Engine, names: oci_exec_argv.Names, runtime: Runtime) -> None:
+    """What a gateway's container needs of the engine: its image, and the volume. HostError."""
+    oci_image.ensure_runtime(engine, runtime)
+    done = engine.ask(*oci_argv.create_volume(names))
+    if done.code:
+        raise oci_failures.failure(engine.name, "make a volume", done.errors.decode(errors="replace"))
+
+
+def gateway_argv(engine: Engine, names: oci_exec_argv.Names, runtime: Runtime, *, seccomp: str) -> list[str]:
+    """The command line of the client that runs a gateway's container."""
+    gateway = oci_argv.Gateway(
+        image=runtime.tag,
+        argv=runtime.argv,
+        library_path=runtime.library_path,
+        target=holder.DIRECTORY,
+        directory=GATEWAY_DIRECTORY,
+        seccomp=seccomp,
+    )
+    return engine.argv(oci_argv.run_gateway(names, gateway, host(engine)))
+
+
+def remove_gateway(engine: Engine, names: oci_exec_argv.Names) -> None:
+    """End and remove a gateway's container, and its volume. Idempotent; HostError."""
+    _remove(engine, oci_argv.remove_gateway(names))
+
+
+def _remove(engine: Engine, commands: list[list[str]]) -> None:
+    for arguments in commands:
         done = engine.ask(*arguments, timeout_s=_REMOVE_S)
         said = done.errors.decode(errors="replace")
         if done.code and not oci_failures.is_missing_container(said):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from cloister.runtimes import start_script
 from cloister.runtimes.oci_exec_argv import Names
-from cloister.sandbox.spec import Bind, SandboxSpec, Tmpfs
+from cloister.sandbox.spec import Bind, Limits, SandboxSpec, Tmpfs
 from cloister.values import dataclass
 
 TYPE_CHECKING = False
@@ -27,6 +27,21 @@ SHARED_MEMORY_BYTES = 1 << 30
 # supervisor has looked. End of file, because the supervisor died, is no permission.
 READY, GO = "ready", "go"
 GATE_SCRIPT = f"printf r >/run/cloister/{READY} && read -r go </run/cloister/{GO} || exit 125\n"
+# In a virtual machine nobody outside sees the process that becomes the command: it looks at itself, as invariants.py
+# would. The shell is the image's own; an image that lies harms the sandbox that is made of it.
+CHECK_SCRIPT = """\
+while read -r key value; do
+  case $key in
+  Cap*:) [ "$value" = 0000000000000000 ] ;;
+  NoNewPrivs:) [ "$value" = 1 ] ;;
+  Seccomp:) [ "$value" = 2 ] ;;
+  esac || { echo "cloister: the sandbox is not what it must be ($key $value): its command was not run" >&2; exit 125; }
+done </proc/self/status || exit 125
+"""
+GATEWAY_USER = 65532  # nobody's: the image gives it the directory of the socket (oci_runtime.py)
+_GATEWAY_MEMORY_BYTES = 512 << 20
+_GATEWAY_PROCESSES = 128
+_GATEWAY_FILES_BYTES = 32 << 20
 _HOLDER_MEMORY_BYTES = 64 << 20
 _HOLDER_PROCESSES = 16
 
@@ -47,7 +62,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """The container of the network namespace. `directory` of the host is mounted at `target`."""
+    """The container of the network namespace. `directory` of the host, or `volume`, is mounted at `target`."""
 
     image: str
     argv: tuple[str, ...]
@@ -55,6 +70,19 @@ class Holder:
     directory: str
     target: str
     hostname: str
+    seccomp: str
+    volume: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The gateway's container. The volume `Names.volume` is mounted at `target`; `directory` is memory."""
+
+    image: str
+    argv: tuple[str, ...]
+    library_path: str
+    target: str
+    directory: str
     seccomp: str
 
 
@@ -91,11 +119,43 @@ def run_holder(names: Names, holder: Holder, host: Host) -> list[str]:
     if host.limits:
         rendered += _limits(_HOLDER_MEMORY_BYTES, None, _HOLDER_PROCESSES)
     rendered += [
-        f"--mount={mount(holder.directory, holder.target, writable=True)}",
+        f"--mount={volume(holder.volume, holder.target)}"
+        if holder.volume
+        else f"--mount={mount(holder.directory, holder.target, writable=True)}",
         f"--env=LD_LIBRARY_PATH={holder.library_path}",
         f"--entrypoint={holder.argv[0]}",
         holder.image,
         *holder.argv[1:],
+    ]
+    return rendered
+
+
+def create_volume(names: Names) -> list[str]:
+    """Make the volume of a gateway in a container."""
+    labels = (f"--label={SANDBOX_LABEL}={names.sandbox}", f"--label={PROJECT_LABEL}={names.project}")
+    return ["volume", "create", *labels, names.volume]
+
+
+def run_gateway(names: Names, gateway: Gateway, host: Host) -> list[str]:
+    """Make and start the gateway's container, its standard streams those of the client: their end is its end.
+
+    On the engine's own network, as any container that is not told otherwise; nothing of it is published.
+    """
+    rendered = ["run", "--interactive", f"--name={names.gateway}", *_common(names, gateway.seccomp)]
+    rendered += ["--log-driver=none", "--hostname=cloister-gateway", f"--user={GATEWAY_USER}:{GATEWAY_USER}"]
+    if host.engine == PODMAN and host.rootless:
+        rendered.append("--userns=keep-id")
+    elif host.remapped:
+        rendered.append("--userns=host")
+    if host.limits:
+        rendered += _limits(_GATEWAY_MEMORY_BYTES, None, _GATEWAY_PROCESSES)
+    rendered += [
+        f"--mount={volume(names.volume, gateway.target)}",
+        f"--tmpfs={gateway.directory}:rw,nosuid,nodev,noexec,mode=1777,size={_GATEWAY_FILES_BYTES}",
+        f"--env=LD_LIBRARY_PATH={gateway.library_path}",
+        f"--entrypoint={gateway.argv[0]}",
+        gateway.image,
+        *gateway.argv[1:],
     ]
     return rendered
 
@@ -124,7 +184,7 @@ def create_agent(names: Names, spec: SandboxSpec, agent: Agent, host: Host) -> l
     if not agent.has_sh and host.engine != PODMAN:
         # Else the script does it. To podman one limit means: none of those that its configuration names.
         rendered.append("--ulimit=core=0:0")
-    rendered += [f"--shm-size={SHARED_MEMORY_BYTES}", f"--workdir={spec.cwd}"]
+    rendered += [f"--shm-size={_shared_memory(limits)}", f"--workdir={spec.cwd}"]
     rendered += [f"--env-file=/dev/fd/{agent.environment}", *(f"--env={name}" for name in agent.passed)]
     # Docker takes a name that its client's environment lacks for "unset it" (moby, ReplaceOrAppendEnvVars).
     option = "unsetenv" if host.engine == PODMAN else "env"
@@ -157,6 +217,16 @@ def remove(engine: str, names: Names) -> list[list[str]]:
     return [[*options, names.agent, names.holder]]
 
 
+def remove_gateway(names: Names) -> list[list[str]]:
+    """End the gateway's container, and remove it and its volume."""
+    return [["rm", "--force", "--volumes", names.gateway], ["volume", "rm", "--force", names.volume]]
+
+
+def volume(name: str, target: str) -> str:
+    """The value of `--mount` for a volume."""
+    return f"type=volume,source={name},target={target}"
+
+
 def mount(source: str, target: str, *, writable: bool) -> str:
     """The value of `--mount` for a directory or file of the host: one line of CSV (RFC 4180)."""
     fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
@@ -176,6 +246,11 @@ def _common(names: Names, seccomp: str) -> list[str]:
         "--ipc=private",
         "--cgroupns=private",
     ]
+
+
+def _shared_memory(limits: Limits) -> int:
+    """The bytes of /dev/shm: with the other places in memory (view.in_memory) less than the limit."""
+    return min(SHARED_MEMORY_BYTES, limits.memory_bytes // 8) if limits.memory_bytes else SHARED_MEMORY_BYTES
 
 
 def _limits(memory_bytes: int | None, cpus: float | None, pids: int | None) -> Iterator[str]:
@@ -222,7 +297,7 @@ def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
         spec.command,
         pids=None if host.limits else limits.pids,
         memory_bytes=None if host.limits else limits.memory_bytes,
-        before=GATE_SCRIPT if agent.gated else "",
+        before=GATE_SCRIPT if agent.gated else CHECK_SCRIPT,
     )
 
 

@@ -25,6 +25,15 @@ class Names:
     def agent(self) -> str:
         return f"cloister-{self.sandbox}-agent"
 
+    @property
+    def gateway(self) -> str:
+        return f"cloister-{self.sandbox}-gateway"
+
+    @property
+    def volume(self) -> str:
+        """Where the holder passes its sockets on to a gateway in a container."""
+        return f"cloister-{self.sandbox}-sockets"
+
 
 def execute(
     names: Names,

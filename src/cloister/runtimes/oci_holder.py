@@ -23,15 +23,18 @@ _PACKET_S = 10.0
 
 
 class Line:
-    """Listens in `directory` from construction on."""
+    """Listens in `directory`, which is made, or (`made`) is there already, from construction on."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, made: bool = False) -> None:
         self._path = f"{directory}/{holder.SOCKET}"
-        os.mkdir(directory, 0o711)
-        os.chmod(directory, 0o711)  # noqa: S103 - the holder is root without capabilities: it is "others" here
+        if not made:
+            os.mkdir(directory, 0o755)
+            # The holder, root without capabilities, is "others" here; and it watches the directory, which is reading.
+            os.chmod(directory, 0o755)  # noqa: S103 - Rule 1
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        unix.bind(self._listener, self._path, mode=0o666)
+        unix.bind(self._listener, f"{self._path}.new", mode=0o666)
         self._listener.listen(1)
+        os.rename(f"{self._path}.new", self._path)  # whoever finds it there can connect
         self.connection: socket.socket | None = None
 
     def fileno(self) -> int:

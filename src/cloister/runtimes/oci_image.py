@@ -25,6 +25,25 @@ _NOT_THERE = ("could not find", "could not be found", "no such file", "not a dir
 
 def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
     """What a view must know of an image. HostError if the engine has no such image."""
+    id_, pairs = _identify(engine, reference)
+    path = f"{state_directory}/images/{_file_name(id_)}.json"
+    stored = _load(path)
+    if stored is not None:
+        return replace(stored, reference=reference)
+    variables = dict(str(pair).split("=", 1) for pair in pairs if "=" in str(pair))
+    found = _look_inside(engine, id_, reference, variables)
+    files.make_private_directory(os.path.dirname(path))
+    files.write_atomic(
+        path, json.dumps({name: getattr(found, name) for name in image.Image.__slots__}).encode()
+    )
+    return found
+
+
+def _identify(engine: Engine, reference: str) -> tuple[str, list[object]]:
+    """An image's id, and the environment that it sets."""
+    match engine.look_up("images", reference):
+        case {"Id": str(id_), "Config": dict(config)}:
+            return id_, config.get("Env") or []
     done = engine.ask("image", "inspect", "--format", "{{.Id}}\n{{json .Config.Env}}", reference)
     if done.code:
         raise oci_failures.failure(
@@ -34,17 +53,7 @@ def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
             image=reference,
         )
     id_, _, environment = done.output.decode(errors="replace").strip().partition("\n")
-    path = f"{state_directory}/images/{_file_name(id_)}.json"
-    stored = _load(path)
-    if stored is not None:
-        return replace(stored, reference=reference)
-    variables = dict(str(pair).split("=", 1) for pair in json.loads(environment) or () if "=" in str(pair))
-    found = _look_inside(engine, id_, reference, variables)
-    files.make_private_directory(os.path.dirname(path))
-    files.write_atomic(
-        path, json.dumps({name: getattr(found, name) for name in image.Image.__slots__}).encode()
-    )
-    return found
+    return id_, json.loads(environment) or []
 
 
 def _look_inside(engine: Engine, id_: str, reference: str, variables: dict[str, str]) -> image.Image:
@@ -101,16 +110,29 @@ def import_runtime(engine: Engine, runtime: oci_runtime.Runtime) -> None:
     """Make the runtime image and give it to the engine; older ones that nothing uses go."""
     change = f"LABEL {oci_runtime.LABEL}=1"
     done = engine.ask(
-        "import", f"--change={change}", "-", runtime.tag, stdin=oci_runtime.archive(), timeout_s=_IMPORT_S
+        "import",
+        f"--change={change}",
+        "-",
+        runtime.tag,
+        stdin=oci_runtime.archive(runtime.program),
+        timeout_s=_IMPORT_S,
     )
     if done.code:
         raise oci_failures.failure(
             engine.name, "take the image of cloister's own containers", done.errors.decode(errors="replace")
         )
     listing = engine.ask("images", f"--filter=label={oci_runtime.LABEL}", "--format={{.Repository}}:{{.Tag}}")
+    mine = runtime.tag.partition(":")[0]
     for tag in listing.output.decode(errors="replace").split():
-        if not tag.endswith(f"/{runtime.tag}") and tag != runtime.tag and "<none>" not in tag:
+        repository, _, version = tag.rpartition("/")[2].partition(":")
+        if repository == mine and version not in ("<none>", runtime.tag.partition(":")[2]):
             engine.ask("image", "rm", tag)  # refused if a container of another version uses it
+
+
+def ensure_runtime(engine: Engine, runtime: oci_runtime.Runtime) -> None:
+    """See to it that the engine has the runtime image. HostError if it does not take it."""
+    if engine.ask("image", "inspect", "--format={{.Id}}", runtime.tag).code:
+        import_runtime(engine, runtime)
 
 
 def _has(engine: Engine, container: str, path: str) -> bool:

@@ -10,11 +10,19 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cloister.errors import CloisterError, HostError
 from cloister.network import holder as holder_program
-from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, oci_files, oci_image, staging
+from cloister.runtimes import (
+    oci_argv,
+    oci_exec_argv,
+    oci_failures,
+    oci_files,
+    oci_image,
+    oci_runtime,
+    staging,
+)
 from cloister.runtimes.engine import DOCKER, Engine
 from cloister.runtimes.oci import Launch, Running, host
 from cloister.runtimes.oci_holder import Line
@@ -33,7 +41,7 @@ class Starting:
         self._host = host(how.engine)
         self._deadline = time.monotonic() + START_TIMEOUT_S
         self._children: list[subprocess.Popen[bytes]] = []
-        self._line = Line(f"{how.directory}.holder")
+        self._line = Line(f"{how.directory}.holder") if how.passed is None else None
         self._holder = self._begin(self._run_holder())
 
     def start(self, spec: SandboxSpec) -> Running:
@@ -44,8 +52,8 @@ class Starting:
             spec = oci_files.place(spec, f"{how.directory}.files", ca_bundle=how.ca_bundle)
             spec = _stage(spec, how)
             self._both(spec)
-            running.client = self._agent(_make_gate(how) if how.image.has_sh else None)
-            if how.image.has_sh:  # it waits at the gate, all mounted; else `remove_files` does it in the end
+            running.client = self._agent(_make_gate(how) if how.gated else None)
+            if how.gated:  # it waits at the gate, all mounted; else `remove_files` does it in the end
                 staging.detach(f"{how.directory}.mounts")
         except BaseException:
             self.abandon()
@@ -59,17 +67,22 @@ class Starting:
             child.kill()
             child.communicate()
         self._children = []
-        self._line.close()
+        if self._line is not None:
+            self._line.close()
 
     def _both(self, spec: SandboxSpec) -> None:
         """Make both containers; the holder's sockets have been passed on when this returns."""
         together = self._how.engine.name == DOCKER  # podman looks for the container that it is to join
         creating = self._create_agent(spec) if together else None
-        try:
-            self._take_call(self._holder)
-        except _MissingImageError:
-            self._import_and_run_again()
-        self._finish(self._holder, "start the container that holds the sandbox's network")
+        if self._line is None:
+            self._finish(self._holder, "start the container that holds the sandbox's network")
+            self._await_passed()
+        else:
+            try:
+                self._take_call(self._holder, self._line)
+            except _MissingImageError:
+                self._import_and_run_again(self._line)
+            self._finish(self._holder, "start the container that holds the sandbox's network")
         self._finish(creating or self._create_agent(spec), "make the sandbox's container")
 
     def _agent(self, ready: int | None) -> subprocess.Popen[bytes]:
@@ -81,7 +94,8 @@ class Starting:
                 client = proc.begin(how.engine.argv(argv), environment=how.engine.environment, attached=True)
                 self._await_ready(ready, client)
                 return client
-            self._finish(self._begin(argv), "start the sandbox's container")
+            if not how.engine.start(how.names.agent, timeout_s=self._left_s()):
+                self._finish(self._begin(argv), "start the sandbox's container")
             client = self._begin(oci_argv.wait_container(how.names.agent))
             self._await_ready(ready, client)
             self._children.remove(client)
@@ -94,12 +108,13 @@ class Starting:
         how = self._how
         wanted = oci_argv.Holder(
             image=how.runtime.tag,
-            argv=how.runtime.argv,
+            argv=how.runtime.command(oci_runtime.HOLDER),
             library_path=how.runtime.library_path,
             directory=f"{how.directory}.holder",
             target=holder_program.DIRECTORY,
             hostname=how.hostname,
             seccomp=how.seccomp,
+            volume=how.names.volume if self._line is None else "",
         )
         return oci_argv.run_holder(how.names, wanted, self._host)
 
@@ -120,7 +135,7 @@ class Starting:
                 unset=tuple(name for name in how.unset if name not in {**how.engine.environment, **set_here}),
                 terminal=how.terminal,
                 stdin=how.attached,
-                gated=how.image.has_sh,
+                gated=how.gated,
                 has_sh=how.image.has_sh,
             )
             argv = oci_argv.create_agent(how.names, spec, agent, self._host)
@@ -128,12 +143,12 @@ class Starting:
         finally:
             os.close(descriptor)
 
-    def _take_call(self, holder: subprocess.Popen[bytes]) -> None:
+    def _take_call(self, holder: subprocess.Popen[bytes], line: Line) -> None:
         """Wait until the holder calls, and take its sockets. _MissingImageError if there is no runtime image yet."""
         pidfd = os.pidfd_open(holder.pid)
         try:
-            ready = self._poll(self._line.fileno(), pidfd)
-            if self._line.fileno() not in ready:
+            ready = self._poll(line.fileno(), pidfd)
+            if line.fileno() not in ready:
                 done = proc.finish(holder, timeout_s=self._left_s())
                 self._children.remove(holder)
                 said = done.errors.decode(errors="replace")
@@ -143,25 +158,37 @@ class Starting:
                     raise oci_failures.failure(
                         self._how.engine.name, "start the container that holds the sandbox's network", said
                     )
-                self._await_call()
+                self._await(line.fileno(), lambda: True)
         finally:
             os.close(pidfd)
-        self._line.accept(self._how.bound, self._how.gateway)
+        line.accept(self._how.bound, self._how.gateway)
 
-    def _await_call(self) -> None:
-        """The holder runs, and has not called yet: until it does. HostError if it ends before."""
+    def _await_passed(self) -> None:
+        """The holder runs: until the gateway, in its container, has its sockets. CloisterError if one of them ends."""
+        passed = self._how.passed
+        if passed is not None and not passed():
+            self._await(self._how.gateway.fileno(), passed)
+
+    def _await(self, descriptor: int, arrived: Callable[[], bool]) -> None:
+        """The holder runs, and has not called yet: until `arrived`, asked when the descriptor can be read, says so.
+
+        HostError if the holder ends before.
+        """
         how = self._how
-        if self._poll(self._line.fileno(), limit_s=_CALL_S):
+        if self._poll(descriptor, limit_s=_CALL_S) and arrived():
             return
         watching = self._begin(oci_argv.wait_container(how.names.holder))
         pidfd = os.pidfd_open(watching.pid)
         try:
-            ready = self._poll(self._line.fileno(), pidfd)
+            while True:
+                ready = self._poll(descriptor, pidfd)
+                if descriptor not in ready or arrived():
+                    break
         finally:
             os.close(pidfd)
         if not ready:
             raise _hangs(how.engine)
-        if self._line.fileno() not in ready:
+        if descriptor not in ready:
             done = how.engine.ask(*oci_argv.last_words(how.names.holder))
             raise HostError(
                 "the container that holds the sandbox's network ended before it had set it up",
@@ -172,13 +199,13 @@ class Starting:
         watching.communicate()
         self._children.remove(watching)
 
-    def _import_and_run_again(self) -> None:
+    def _import_and_run_again(self, line: Line) -> None:
         """Bring the runtime image in, and start the holder once more."""
         oci_image.import_runtime(self._how.engine, self._how.runtime)
         self._deadline = time.monotonic() + START_TIMEOUT_S
         self._holder = self._begin(self._run_holder())
         try:
-            self._take_call(self._holder)
+            self._take_call(self._holder, line)
         except _MissingImageError:
             raise HostError(
                 f"{self._how.engine.name} does not find the image {self._how.runtime.tag!r} that it has just taken",

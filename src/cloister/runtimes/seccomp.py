@@ -13,13 +13,14 @@ import os
 
 import cloister
 from cloister.errors import HostError
-from cloister.runtimes import seccomp_rules as rules
 from cloister.runtimes import seccomp_table as table
 from cloister.system import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any  # pyseccomp has no types
+
+    from cloister.runtimes import seccomp_rules as rules
 
 FORMAT = 1  # raise when seccomp_rules.py changes
 BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE: some ten comparisons a call instead of some hundred
@@ -57,13 +58,15 @@ def compile_file(directory: str) -> str:
 def program() -> bytes:
     """Compile the filter for this machine: an array of `struct sock_filter`."""
     try:
-        import pyseccomp  # deferred: loads ctypes and libseccomp
+        import pyseccomp  # deferred: loads libseccomp
     except (ImportError, OSError, RuntimeError) as error:
         raise HostError(
             "The system call filter cannot be compiled: libseccomp is missing.",
             details=str(error),
             resolution="apt-get install libseccomp2",
         ) from error
+    from cloister.runtimes import seccomp_rules as rules  # deferred: a start finds the filter compiled
+
     seccomp = pyseccomp.SyscallFilter(pyseccomp.ERRNO(rules.ENOSYS))
     seccomp.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ERRNO(rules.ENOSYS))
     seccomp.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, BINARY_TREE)

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
-from contextlib import suppress
 
 from cloister.errors import HostError
+from cloister.lean import signal, suppress
 from cloister.sandbox.spec import Bind, SandboxSpec
 from cloister.sandbox.workspace import contains
 from cloister.system import linux

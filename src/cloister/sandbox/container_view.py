@@ -9,7 +9,7 @@ Rule 3: nothing of ours need be in the image. Its programs, users and PATH stay;
 from __future__ import annotations
 
 from cloister.sandbox import environment, image, view
-from cloister.sandbox.spec import Bind, CaBundle, Data, SandboxSpec, Tmpfs
+from cloister.sandbox.spec import Bind, CaBundle, Data, SandboxSpec
 from cloister.sandbox.toolchains import Toolchains
 from cloister.values import replace
 
@@ -40,10 +40,10 @@ def build(
     workspace = scan.workspace
     source = workspace_source or workspace
     mounts: list[Mount] = [
-        Tmpfs("/tmp", None, 0o1777, noexec=not settings.tmp_exec),  # noqa: S108
-        Tmpfs("/var/tmp", None, 0o1777, noexec=not settings.tmp_exec),  # noqa: S108
-        Tmpfs("/run", None, 0o755, noexec=True),
-        Tmpfs(f"/run/user/{facts.uid}", None, 0o700, owned=True, noexec=True),
+        view.in_memory("/tmp", settings.limits, 0o1777, noexec=not settings.tmp_exec),  # noqa: S108
+        view.in_memory("/var/tmp", settings.limits, 0o1777, noexec=not settings.tmp_exec),  # noqa: S108
+        view.in_memory("/run", settings.limits, 0o755, noexec=True),
+        view.in_memory(f"/run/user/{facts.uid}", settings.limits, 0o700, owned=True, noexec=True),
         *_etc(facts, found, sandbox_id),
         view.git_configuration(facts, settings.texts("ssh_to_https"), shared=bool(scan.beside)),
         *(Data(path, text.encode()) for path, text in settings.package_files.items()),  # an empty one covers

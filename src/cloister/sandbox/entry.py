@@ -6,8 +6,7 @@ user's own side: nothing of it comes from within the sandbox.
 
 from __future__ import annotations
 
-import json
-
+from cloister.lean import json
 from cloister.system import files
 from cloister.values import dataclass
 

@@ -9,10 +9,9 @@ Rule 3: made and removed through directory descriptors that never follow a symbo
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-from contextlib import contextmanager
 
+from cloister.lean import contextmanager, json
 from cloister.sandbox.protect import Placeholder
 
 TYPE_CHECKING = False
@@ -138,7 +137,7 @@ def _locked(state_directory: str) -> Iterator[State]:
         state: State = {}
         try:
             with open(f"{state_directory}/{NAME}", encoding="utf-8") as file:
-                for path, (content, holders) in json.load(file).items():
+                for path, (content, holders) in json.loads(file.read()).items():
                     state[path] = (content, list(holders))
         except (OSError, ValueError, TypeError, AttributeError):
             state = {}

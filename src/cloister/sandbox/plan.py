@@ -7,10 +7,9 @@ Rule 2: this module is on the hot path: it imports neither the validator nor any
 
 from __future__ import annotations
 
-import json
-
 from cloister import PLAN_FORMAT, __version__
 from cloister.config.directories import digest
+from cloister.lean import json
 from cloister.system import files
 
 # The JSON object that docs/architecture.md describes.
@@ -40,9 +39,9 @@ def load_current(path: str, sources: set[str]) -> Plan | None:
 def fingerprint(plan: Plan) -> str:
     """16 hexadecimal digits that change with what the plan says, wherever it was written down."""
     said = {key: value for key, value in plan.items() if key != "sources"}
-    return digest(json.dumps(said, ensure_ascii=True, sort_keys=True).encode())[:16]
+    return digest(json.dumps(said, sort_keys=True).encode())[:16]
 
 
 def store(path: str, plan: Plan) -> None:
     """Keep `plan` for the next start."""
-    files.write_atomic(path, json.dumps(plan, ensure_ascii=True).encode())
+    files.write_atomic(path, json.dumps(plan).encode())

@@ -7,16 +7,15 @@ Rule 3: what uses it (session/cleanup.py) is idempotent; it may be killed at any
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-from collections.abc import Iterator
 
+from cloister.lean import json, signal
 from cloister.system import files
 from cloister.values import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypedDict, Unpack
 
     class Changes(TypedDict, total=False):
@@ -52,6 +51,7 @@ class Container:
     has_sh: bool = True
     pids: int | None = None
     memory_bytes: int | None = None
+    gateway: bool = False  # the gateway runs in a container too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,7 @@ class Record:
     init: Process | None = None  # the sandbox's pid 1
     plan: str = ""  # the fingerprint of the plan that it runs with
     container: Container | None = None  # None: the embedded runtime
+    ports: tuple[tuple[int, int], ...] = ()  # published: this machine's, the sandbox's
 
 
 class Kept:
@@ -108,7 +109,7 @@ def alive(process: Process) -> bool:
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started, in that order. OSError if it is gone."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
         return [int(child) for child in file.read().split()]
 
 
@@ -127,6 +128,7 @@ def write(directory: str, record: Record) -> None:
         "plan": record.plan,
         "init": None if record.init is None else [record.init.pid, record.init.started],
         "container": None if record.container is None else _document(record.container),
+        "ports": [list(pair) for pair in record.ports],
     }
     files.write_atomic(_path(directory, record.sandbox_id), json.dumps(content).encode())
 
@@ -180,6 +182,7 @@ def records(directory: str) -> Iterator[Record]:
                 plan=str(data.get("plan", "")),
                 init=_process(data["init"]) if data.get("init") else None,
                 container=_container(data["container"]) if data.get("container") else None,
+                ports=tuple((int(host), int(inside)) for host, inside in data.get("ports", ())),
             )
         except (ValueError, KeyError, TypeError):
             files.remove(os.path.join(directory, name))

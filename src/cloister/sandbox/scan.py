@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from cloister.errors import WorkspaceError
-from cloister.sandbox import gitconfig, linked, protect
+from cloister.sandbox import contents, gitconfig, linked, protect
 from cloister.sandbox.protect import Placeholder, Protection
 from cloister.sandbox.workspace import contains
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_DIRECTORIES = 200_000
 MAX_PROTECTED = 1_500  # mounts; bubblewrap takes 9000 words of options
-MAX_READ_BYTES = 1 << 16
 INCLUDE_DEPTH = 10  # git's own
 
 
@@ -68,9 +67,9 @@ class Walk:
         for name in protect.PLACEHOLDERS:
             path = f"{self._workspace}/{name}"
             self._refuse_link(path)
-            if self._is_absent_or_empty(path):
+            if contents.is_absent_or_empty(path):
                 self._placeholders[path] = Placeholder(path)
-        for hooks in self._global_hooks(home):
+        for hooks in contents.global_hooks(home):
             self._hooks_path(hooks, self._workspace)
 
     def git_directory(self, directory: str, home: str, *, work_tree: str, read_only: Iterable[str]) -> None:
@@ -85,13 +84,13 @@ class Walk:
 
     def hold(self, path: str, content: bytes | None) -> None:
         """Hold a name that is absent or empty: another sandbox may hold it already."""
-        if self._is_absent_or_empty(path) or (os.path.isfile(path) and os.path.getsize(path) == 0):
+        if contents.is_absent_or_empty(path) or (os.path.isfile(path) and os.path.getsize(path) == 0):
             self._read_only.discard(path)
             self._placeholders[path] = Placeholder(path, content)
 
     def obeyed(self, path: str, work_tree: str) -> None:
         """Protect what a configuration outside of the workspace names in it."""
-        for entry in gitconfig.entries(self._content_of(path).decode(errors="surrogateescape")):
+        for entry in gitconfig.entries(contents.read(path).decode(errors="surrogateescape")):
             if entry.section in {"include", "includeif"} and entry.key == "path":
                 included = self._expanded(entry.value, os.path.dirname(path))
                 self._git_config(included, work_tree, work_tree, 1)
@@ -198,14 +197,14 @@ class Walk:
             if name in protect.SECRET_DIRECTORIES and not self._is_unmasked(path):
                 self._masked_directories.add(path)
                 return False
-            if protect.is_protected(name, directory=True):
+            if protect.is_protected(name, parent=_parent(path), directory=True):
                 self._nested.add(path)
                 self._read_only.add(path)
             if name not in protect.SKIPPED or is_repository(path):
                 return True
             self._unwalked.append(path)
             return False
-        if protect.is_protected(name, directory=False):
+        if protect.is_protected(name, parent=_parent(path), directory=False):
             self._nested.add(path)
             self._read_only.add(path)
         if self._is_secret(name, path) and not self._is_unmasked(path):
@@ -213,7 +212,7 @@ class Walk:
         return False
 
     def _link(self, name: str, path: str) -> None:
-        protected = name == ".git" or protect.is_protected(name, directory=True) or name in protect.FILES
+        protected = name == ".git" or protect.is_protected(name, parent=_parent(path), directory=False)
         secret = protect.is_secret_name(name)
         if protected:
             self._nested.add(protect.link(path, os.readlink(path)))
@@ -230,7 +229,7 @@ class Walk:
     def _is_secret(self, name: str, path: str) -> bool:
         if protect.is_secret_name(name):
             return True
-        return protect.may_be_secret(name) and protect.is_secret_content(name, self._start_of(path))
+        return protect.may_be_secret(name) and protect.is_secret_content(name, contents.start(path))
 
     def _is_unmasked(self, path: str) -> bool:
         return bool(self._unmask) and protect.matches(path[len(self._workspace) + 1 :], self._unmask)
@@ -243,7 +242,7 @@ class Walk:
         for name in protect.GIT_FILES:
             path = f"{directory}/{name}"
             self._refuse_link(path)
-            if not self._is_absent_or_empty(path) and self._start_of(path) != protect.COMMON_DIRECTORY:
+            if not contents.is_absent_or_empty(path) and contents.start(path) != protect.COMMON_DIRECTORY:
                 self._nested.add(path)
         if not os.access(directory, os.W_OK):
             self._read_only.add(directory)  # we cannot hold a name there, and its owner can change its mode
@@ -251,11 +250,11 @@ class Walk:
             if os.path.isfile(f"{directory}/{name}"):
                 self._read_only.add(f"{directory}/{name}")
         hooks, common, config = (f"{directory}/{name}" for name in ("hooks", "commondir", "config"))
-        if self._is_absent_or_empty(hooks):  # empty: another sandbox may hold it already
+        if contents.is_absent_or_empty(hooks):  # empty: another sandbox may hold it already
             self._placeholders[hooks] = Placeholder(hooks)
         elif os.path.isdir(hooks):
             self._read_only.add(hooks)
-        if not os.path.lexists(common) or self._start_of(common) == protect.COMMON_DIRECTORY:
+        if not os.path.lexists(common) or contents.start(common) == protect.COMMON_DIRECTORY:
             self._read_only.discard(common)
             self._placeholders[common] = Placeholder(common, protect.COMMON_DIRECTORY)
         self._git_config(config, work_tree or os.path.dirname(directory), directory, 0)
@@ -288,12 +287,15 @@ class Walk:
         if depth > INCLUDE_DEPTH or not contains(self._workspace, path):
             return
         self._refuse_way(path)
-        if not os.path.lexists(path):
+        absent = not os.path.lexists(path)
+        if absent or (
+            os.path.isfile(path) and os.path.getsize(path) == 0
+        ):  # another sandbox may hold it already
             # The git directory of a linked work tree has none: it takes that of its common directory.
-            if depth or f"{git_directory}/commondir" not in self._read_only:
+            if not absent or depth or f"{git_directory}/commondir" not in self._read_only:
                 self._hold(path, b"")
             return
-        content = self._content_of(path)
+        content = contents.read(path)
         text = content.decode(errors="surrogateescape")
         clean = gitconfig.redacted(text)
         self._read_only.add(path)
@@ -308,8 +310,7 @@ class Walk:
                 self._hooks_path(entry.value, work_tree)
             elif (entry.section, entry.key) == ("extensions", "worktreeconfig"):
                 worktree = f"{git_directory}/config.worktree"
-                if not os.path.lexists(worktree):
-                    self._placeholders[worktree] = Placeholder(worktree, b"")
+                self.hold(worktree, b"")
 
     def _hooks_path(self, value: str, work_tree: str) -> None:
         """Protect a hooks directory in the workspace: `.husky/_` means all of .husky, which it runs."""
@@ -317,7 +318,7 @@ class Walk:
         if not contains(self._workspace, path) or path == self._workspace:
             return
         self._refuse_way(path)
-        if self._is_absent_or_empty(path):
+        if contents.is_absent_or_empty(path):
             self._hold(path, None)
         else:
             self._read_only.add(path)
@@ -366,23 +367,6 @@ class Walk:
             self._refuse_link(path)
             path = os.path.dirname(path)
 
-    def _global_hooks(self, home: str) -> list[str]:
-        found = []
-        for path in (f"{home}/.gitconfig", f"{home}/.config/git/config"):
-            for entry in gitconfig.entries(self._content_of(path).decode(errors="replace")):
-                if (entry.section, entry.key) == ("core", "hookspath") and not entry.value.startswith("/"):
-                    found.append(entry.value)
-        return found
-
-    def _is_absent_or_empty(self, path: str) -> bool:
-        try:
-            with os.scandir(path) as entries:
-                return next(entries, None) is None
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-
     def _below(self, path: str, directories: set[str]) -> bool:
         parent = os.path.dirname(path)
         while len(parent) > len(self._workspace):
@@ -391,16 +375,9 @@ class Walk:
             parent = os.path.dirname(parent)
         return False
 
-    def _start_of(self, path: str) -> bytes:
-        return self._content_of(path, MAX_READ_BYTES)
 
-    def _content_of(self, path: str, limit_bytes: int = 1 << 22) -> bytes:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO does not hang
-            with open(descriptor, "rb") as file:
-                return file.read(limit_bytes) or b""
-        except OSError:
-            return b""
+def _parent(path: str) -> str:
+    return os.path.basename(os.path.dirname(path))
 
 
 def is_repository(directory: str) -> bool:

@@ -49,6 +49,10 @@ ETC_DIRECTORIES = ("alternatives", "fonts", "ssl/certs", "pki/ca-trust/extracted
 ETC_PREFIXES = ("java", "php", "ImageMagick", "texmf", "maven")
 MAX_COPY_BYTES = 1 << 20
 
+# What a place in memory may take of the limit of memory: one in so many parts. Together they are less than all of it.
+_SHARES = {"/tmp": 2, "/var/tmp": 4, "/dev/shm": 8}  # noqa: S108
+_SMALL_SHARE = 64
+
 PROFILE = """\
 # cloister: a login shell keeps the PATH that it was given.
 [ -n "${PS1-}" ] && [ -n "${BASH-}" ] && [ -f /etc/bash.bashrc ] && . /etc/bash.bashrc
@@ -83,16 +87,16 @@ def build(
     source = workspace_source or workspace
     tools = toolchains.find(facts.path, home=facts.home, workspace=workspace, environ=facts.environ)
     mounts: list[Mount] = [
-        *_system(),
+        *_system(settings.limits),
         *_etc(facts, sandbox_id, settings.texts("ssh_to_https"), shared=bool(scan.beside)),
         *(Data(path, text.encode()) for path, text in settings.package_files.items() if text),
-        Tmpfs("/tmp", None, 0o1777),  # noqa: S108
+        in_memory("/tmp", settings.limits, 0o1777),  # noqa: S108
         Directory("/var"),
-        Tmpfs("/var/tmp", None, 0o1777),  # noqa: S108
+        in_memory("/var/tmp", settings.limits, 0o1777),  # noqa: S108
         Symlink("/var/run", "../run"),
         Symlink("/var/lock", "../run/lock"),
         Bind("/var/lib/dpkg", "/var/lib/dpkg", optional=True),  # `dpkg -l`, `dpkg -S`
-        Tmpfs("/run", None, 0o755),
+        in_memory("/run", settings.limits, 0o755),
         Directory("/run/lock", 0o1777),
         Directory(f"/run/user/{facts.uid}", 0o700),
         Bind(public_directory, PUBLIC),
@@ -204,7 +208,13 @@ def _table(value: object) -> dict[str, str]:
     return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
 
 
-def _system() -> Iterator[Mount]:
+def in_memory(target: str, limits: Limits, mode: int, *, owned: bool = False, noexec: bool = False) -> Tmpfs:
+    """A writable place in memory, with its share of the limit: rlimits do not count what lies there (ATTACKS FS-7)."""
+    size = None if limits.memory_bytes is None else limits.memory_bytes // _SHARES.get(target, _SMALL_SHARE)
+    return Tmpfs(target, size, mode, owned=owned, noexec=noexec)
+
+
+def _system(limits: Limits) -> Iterator[Mount]:
     yield Bind("/usr", "/usr")
     for path in ROOT_LINKS:
         if os.path.islink(path):
@@ -213,7 +223,7 @@ def _system() -> Iterator[Mount]:
             yield Bind(path, path)
     yield Proc("/proc")
     yield Dev("/dev")
-    yield Tmpfs("/dev/shm", None, 0o1777)  # noqa: S108
+    yield in_memory("/dev/shm", limits, 0o1777)  # noqa: S108
 
 
 def _etc(facts: Facts, sandbox_id: str, forges: Sequence[str], *, shared: bool) -> Iterator[Mount]:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from cloister.config.wording import visible
+from cloister.engines.client import NAMES, PODMAN
 from cloister.errors import HostError
 from cloister.images import engine as engines
 from cloister.images.engine import Engine
@@ -31,13 +32,13 @@ def find(environ: Mapping[str, str], untrusted: Sequence[str], wanted: str | Non
 
     No program is taken from where the sandbox can write.
     """
-    if wanted in engines.RUNTIMES:
+    if wanted in NAMES:
         return engines.find(wanted, environ, untrusted=untrusted)
     try:
         return engines.find(None, environ, untrusted=untrusted)
     except HostError as first:
         try:
-            return engines.find(engines.PODMAN, environ, untrusted=untrusted)
+            return engines.find(PODMAN, environ, untrusted=untrusted)
         except HostError:
             raise first from None
 

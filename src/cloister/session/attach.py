@@ -16,6 +16,10 @@ from cloister.sandbox import entry, environment
 from cloister.sandbox.registry import Record
 from cloister.values import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.session.terminal import Terminal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -31,7 +35,7 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
     if record.container is not None:
         from cloister.session import container_exec
 
-        container_exec.execute(
+        return container_exec.execute(
             record,
             command.argv,
             environment={**_shown(environ), **dict(command.environment)},
@@ -39,7 +43,7 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
         )
     from cloister.runtimes import enter  # deferred, all three: the engine's client needs none of them
     from cloister.session import foreground
-    from cloister.session.terminal import Terminal
+    from cloister.session import terminal as terminals
 
     how = entry.load(f"{record.public_directory}{entry.SUFFIX}")
     if record.init is None or how is None:
@@ -47,7 +51,7 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
     variables = {**dict(how.environment), **_shown(environ), **dict(command.environment)}
     process = _Process()
     signals = foreground.Signals(process.send)
-    with Terminal():
+    with terminals.Terminal() as terminal:
         try:
             entered = enter.enter(
                 record.init,
@@ -56,14 +60,29 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
                 environment=variables,
                 directory=command.directory or here(how.workspace),
                 elsewhere=not command.directory,
+                foreground=terminal.is_ours(),
             )
         except enter.GoneError:
             raise gone(record) from None
         process.is_started(entered.command)
         signals.flush()
-        _, status = os.waitpid(entered.guide, 0)
+        status = _ended(entered.guide, terminal)
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
+
+
+def _ended(guide: int, terminal: Terminal) -> int:
+    """Wait for the guide. If it stops (Ctrl-Z), this process's shell gets the terminal back, and a stopped job."""
+    while True:
+        _, status = os.waitpid(guide, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return status
+        terminal.take_back()
+        os.killpg(
+            0, signal.SIGTSTP
+        )  # here it goes on when the shell says so; at once if there is no such shell
+        with suppress(ProcessLookupError):
+            os.kill(guide, signal.SIGCONT)
 
 
 def gone(record: Record) -> CloisterError:

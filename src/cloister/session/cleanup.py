@@ -8,7 +8,6 @@ Rule 2: a killed session's sandbox is dead (PR_SET_PDEATHSIG), but its gateway m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
@@ -16,6 +15,10 @@ from cloister.config.directories import Project
 from cloister.errors import WorkspaceError
 from cloister.sandbox import entry, placeholders, registry, scan, tool_repositories
 from cloister.system import cgroup, files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def sweep_all(state_directory: str, tell: Callable[[str], None]) -> None:
@@ -70,6 +73,10 @@ def finish(
     if record.launched and not project.throwaway:
         _quarantine(project, record, tell)
     before_forgetting()
+    if record.container is not None and record.container.gateway:  # it has written its last lines
+        from cloister.session import container
+
+        container.remove_gateway(record, tell)
     _release_services(project, record, tell)
     if record.public_directory:
         _remove_flat(record.public_directory)

@@ -13,7 +13,16 @@ from contextlib import suppress
 
 from cloister.errors import CloisterError, HostError
 from cloister.runtimes import engine as engines
-from cloister.runtimes import oci, oci_exec_argv, oci_image, oci_runtime, oci_start, seccomp_profile, staging
+from cloister.runtimes import (
+    oci,
+    oci_argv,
+    oci_exec_argv,
+    oci_image,
+    oci_runtime,
+    oci_start,
+    seccomp_profile,
+    staging,
+)
 from cloister.sandbox import container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.image import Image
@@ -23,8 +32,12 @@ from cloister.sandbox.spec import SandboxSpec
 from cloister.session import live
 from cloister.session.terminal import Terminal
 from cloister.session.wait import Waiter
-from cloister.system import files, proc
+from cloister.system import cgroup, files, proc
 from cloister.values import dataclass, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.session.host_watch import HostWatch
 
 _END_S = 20.0
 
@@ -37,6 +50,11 @@ class Place:
     image: Image
     runtime: oci_runtime.Runtime
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the gateway runs in a container, too."""
+        return self.runtime.program is oci_runtime.GATEWAY
+
 
 def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> Place:
     """Check all that a start needs of the engine. HostError says what is missing; nothing is made."""
@@ -46,17 +64,12 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     engine = engines.find(
         str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
     )
-    _check(engine)
-    if sandbox.get("gateway") == "container":
-        raise HostError(
-            "the gateway cannot run in a container yet",
-            details="it runs on this host, and takes the sandbox's sockets over a Unix socket",
-            resolution='set [sandbox] gateway = "host"',
-        )
+    elsewhere = sandbox.get("gateway") == "container" or not engine.local
+    _check(engine, plan, elsewhere=elsewhere)
     named = str(sandbox.get("image") or "")
-    ours, reference = _reference(named, workspace)
+    ours, named_there = reference(named, workspace)
     try:
-        image = oci_image.look(engine, reference, state_directory)
+        image = oci_image.look(engine, named_there, state_directory)
     except HostError as error:
         if not ours or "is not there" not in error.brief:
             raise
@@ -65,7 +78,8 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
             details="it is the one for the project's language" if not named else "",
             resolution=f"run: cloister image build {ours} --runtime {engine.name}",
         ) from error
-    return Place(engine=engine, image=image, runtime=oci_runtime.runtime(state_directory))
+    program = oci_runtime.GATEWAY if elsewhere else oci_runtime.HOLDER
+    return Place(engine=engine, image=image, runtime=oci_runtime.runtime(state_directory, program))
 
 
 def is_current(
@@ -76,7 +90,7 @@ def is_current(
     return (found.engine.name, found.image.id) == (container.engine, container.image)
 
 
-def _reference(named: str, workspace: str) -> tuple[str, str]:
+def reference(named: str, workspace: str) -> tuple[str, str]:
     """The image's name among ours, or "", and how the engine knows it."""
     if named and not named.isalpha():  # ours are plain words
         return "", named
@@ -95,6 +109,7 @@ def run(start: live.Start, place: Place) -> int:
             f"the image {place.image.reference!r} has no `sleep`, by which a sandbox stays",
             resolution="run its program in a sandbox of its own: cloister run -- PROGRAM",
         )
+    _tell_of_limits(start, place)
     with live.Audited(start.project, start.kept.record.sandbox_id) as audited:
         audited.code = _run(start, place)
     return audited.code
@@ -104,12 +119,13 @@ def _run(start: live.Start, place: Place) -> int:
     kept, gateway = start.kept, start.gateway
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
-    kept.update(others=live.processes(gateway.pid), container=_recorded(start, place))
+    kept.update(others=live.processes(gateway.pid))
     starting = oci_start.Starting(_launch(start, place))  # its network takes as long as all that follows here
     try:
         found = live.scan_workspace(start)
         spec = _spec(start, place, found)
         live.pass_agent(start)
+        watch = _watch(start, place, spec)
     except BaseException:
         starting.abandon()
         raise
@@ -125,15 +141,35 @@ def _run(start: live.Start, place: Place) -> int:
             if (init := running.init()) is not None:  # None: the engine's processes are not seen here
                 waiter.is_started(init, made=True)
                 live.check_invariants(init)
+            else:
+                waiter.deliver = running.signal
+            if watch is not None:
+                watch.settle()
             if live.has_sibling(start):
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
                 start.on_started()
-            return _wait(waiter, running, start, found)
+            return _wait(waiter, running, start, found, watch)
         except BaseException:
             running.kill()
             raise
+
+
+def _tell_of_limits(start: live.Start, place: Place) -> None:
+    cpus = view.Settings(start.plan).limits.cpus
+    if not place.engine.limits and cpus not in (None, cgroup.DEFAULT_CPUS):
+        start.tell(
+            f"{place.engine.name} has no control groups here, so the limit of {cpus:g} CPUs does not hold"
+        )
+
+
+def _watch(start: live.Start, place: Place, spec: SandboxSpec) -> HostWatch | None:
+    if place.engine.local or live.is_private(start):
+        return None
+    from cloister.session import host_watch  # only where no mount of the sandbox's can be seen
+
+    return host_watch.HostWatch(spec, start.source)
 
 
 def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
@@ -157,9 +193,27 @@ def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
     return spec
 
 
-def _recorded(start: live.Start, place: Place) -> registry.Container:
+def outpost(
+    plan: Plan, place: Place, record: registry.Record, *, state_directory: str
+) -> dict[str, object] | None:
+    """How a gateway's container is run (outpost/near.py), once the engine has what that needs; None: it runs here."""
+    if not place.elsewhere:
+        return None
+    engine = place.engine
+    project = os.path.basename(os.path.dirname(os.path.dirname(record.public_directory)))
+    names = oci_exec_argv.Names(sandbox=record.sandbox_id, project=project)
+    oci.make_gateway_place(engine, names, place.runtime)
+    return {
+        "argv": oci.gateway_argv(engine, names, place.runtime, seccomp=_profile(state_directory)),
+        "environment": dict(engine.environment),
+        "remove": [engine.argv(argv) for argv in oci_argv.remove(engine.name, names)],
+        "bound": live.bound(plan),
+    }
+
+
+def recorded(plan: Plan, place: Place) -> registry.Container:
     """How later commands reach it; limits that the engine cannot hold are theirs to set."""
-    limits, held = view.Settings(start.plan).limits, place.engine.limits
+    limits, held = view.Settings(plan).limits, place.engine.limits
     return registry.Container(
         engine=place.engine.name,
         program=place.engine.program,
@@ -168,6 +222,7 @@ def _recorded(start: live.Start, place: Place) -> registry.Container:
         has_sh=place.image.has_sh,
         pids=None if held else limits.pids,
         memory_bytes=None if held else limits.memory_bytes,
+        gateway=place.elsewhere,
     )
 
 
@@ -176,10 +231,7 @@ def remove(record: registry.Record, tell: Callable[[str], None]) -> None:
     container = record.container
     if container is None:
         return
-    engine = engines.Engine(
-        name=container.engine, program=container.program, environment=dict(container.environment)
-    )
-    named = oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
+    engine, named = _engine(container), oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
     try:
         oci.remove(engine, named)
     except CloisterError as error:
@@ -189,18 +241,65 @@ def remove(record: registry.Record, tell: Callable[[str], None]) -> None:
     oci.remove_files(record.public_directory)
 
 
-def _check(engine: engines.Engine) -> None:
-    if not engine.local:
-        raise HostError(
-            f"the {engine.name} engine runs on another machine, or in a virtual one: no socket can be passed on",
-            details="the gateway runs on this host, and takes the sandbox's sockets over a Unix socket",
-            resolution="use an engine of this host, or do without containers: --runtime embedded",
+def remove_gateway(record: registry.Record, tell: Callable[[str], None]) -> None:
+    """Remove the container of a sandbox's gateway, and its volume. Idempotent."""
+    container = record.container
+    if container is None:
+        return
+    engine, named = _engine(container), oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
+    try:
+        oci.remove_gateway(engine, named)
+    except CloisterError as error:
+        tell(
+            f"{error.brief}; when the engine is back: {engine.name} rm --force {named.gateway}; "
+            f"{engine.name} volume rm {named.volume}"
         )
+
+
+def _engine(container: registry.Container) -> engines.Engine:
+    return engines.Engine(
+        name=container.engine, program=container.program, environment=dict(container.environment)
+    )
+
+
+def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
+    signing = plan.get("ssh")
+    if elsewhere and isinstance(signing, dict) and signing.get("agent") is True:
+        raise HostError(
+            "an SSH agent cannot be forwarded where the gateway runs in a container",
+            details='[ssh] agent = true, and [sandbox] gateway = "container"',
+            resolution='set [sandbox] gateway = "host", or take [ssh] agent out',
+        )
+    if not engine.local:
+        _check_machine(engine)
     if engine.name == engines.DOCKER and engine.rootless:
         raise HostError(
             "rootless Docker gives every file of yours to its containers' root",
             details="it cannot run the agent as another user who owns the workspace, as rootless Podman can",
             resolution="use Podman: --runtime podman",
+        )
+
+
+def _check_machine(engine: engines.Engine) -> None:
+    """An engine in a virtual machine of this host serves, the gateway beside it; one on another machine does not."""
+    another = "use an engine of this host, or do without containers: --runtime embedded"
+    if not engine.shares:
+        raise HostError(
+            f"the {engine.name} engine runs on another machine, or in one that shows it no files of this host",
+            details="workspace and home are directories of this host, and the sandbox must see them",
+            resolution=another,
+        )
+    if engine.machine and engine.machine != os.uname().machine:
+        raise HostError(
+            f"the {engine.name} engine's machine has another kind of processor ({engine.machine}) than this host",
+            details="the gateway's container runs this host's Python",
+            resolution=another,
+        )
+    if os.geteuid() == 0:
+        raise HostError(
+            f"as root, cloister does not use a {engine.name} engine in a virtual machine",
+            details="the agent would own nothing of the workspace: ID-mapped mounts do not reach into the machine",
+            resolution="run it as an ordinary user",
         )
 
 
@@ -224,12 +323,27 @@ def _launch(start: live.Start, place: Place) -> oci.Launch:
         public_directory=start.public_directory,
         ca_bundle=start.gateway.ca_bundle,
         gateway=start.gateway.control,
+        passed=(lambda: _passed(start)) if place.elsewhere else None,
         bound=live.bound(start.plan),
         attached=attached,
         terminal=attached and os.isatty(0) and os.isatty(1),
         hostname=view.HOSTNAME,
         unset=view.Settings(start.plan).package_unset,
     )
+
+
+def _passed(start: live.Start) -> bool:
+    """Whether the gateway in its container has its sockets. CloisterError if it will not."""
+    gateway = start.gateway
+    if not gateway.read(start.tell) or gateway.failure:
+        raise gateway.died("its container ended before it served")
+    if gateway.holder_failure:
+        raise HostError(
+            "the sandbox's network could not be set up in its container",
+            details=gateway.holder_failure,
+            resolution="run: cloister doctor; or do without containers: --runtime embedded",
+        )
+    return gateway.ready
 
 
 def _profile(directory: str) -> str:
@@ -255,13 +369,21 @@ def _check_mounts(
     live.check_mounts(spec, init, found_workspace)
 
 
-def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protection) -> int:
-    if running.client is None or running.line.connection is None:
+def _wait(
+    waiter: Waiter, running: oci.Running, start: live.Start, found: Protection, watch: HostWatch | None
+) -> int:
+    line = running.line.connection if running.line is not None else None
+    if running.client is None:
         raise TypeError("the sandbox has not been started")
+
+    def replaced() -> bool:
+        if watch is not None:
+            watch.check()
+        return True
 
     def holder_ended() -> bool:
         with suppress(OSError):
-            if running.line.connection is not None and running.line.connection.recv(1 << 10):
+            if line is not None and line.recv(1 << 10):
                 return True
         raise HostError(
             "the container that holds the sandbox's network ended, so the sandbox was stopped",
@@ -271,11 +393,12 @@ def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protec
     waiter.until_ended(
         running.client.pid,
         start.gateway,
-        running.line.connection.fileno(),
-        holder_ended,
+        line.fileno() if line is not None else watch.fileno() if watch is not None else None,
+        holder_ended if line is not None else replaced,
         lambda init: live.guard(start, found, init),
     )
     proc.reap(running.client, timeout_s=_END_S)
     code = running.exit_code()
-    running.line.close()
+    if running.line is not None:
+        running.line.close()
     return code

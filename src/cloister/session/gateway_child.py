@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEBUG = "CLOISTER_DEBUG"  # its errors are shown on the terminal too
 PATHS_LIMIT_BYTES = 1 << 16
+ELSEWHERE = b"\1"  # before the paths: the gateway runs in a container, and this is the host's half of it
 _LINGER_S = 2.0
 
 
@@ -33,6 +34,8 @@ def main(control: int, ca_pipe: int) -> int:
         connection.detach()
         if not paths:
             return 0  # the session found that it cannot start a sandbox
+        if paths.startswith(ELSEWHERE):
+            return _be_near(control, ca_pipe, paths.removeprefix(ELSEWHERE))
         public, roots, *upstream = os.fsdecode(paths).split("\0")
         publish(
             authority,
@@ -85,6 +88,40 @@ def _serve(
         control_path=begin["control"],
     )
     return serve(start, authority, packets)
+
+
+def _be_near(control: int, ca_pipe: int, paths: bytes) -> int:
+    """Serve as the host's half of a gateway in a container (outpost/near.py)."""
+    import gc
+    import json
+    import socket
+
+    from cloister.gateway import asyncio_without_ssl  # noqa: F401 - must come before all that imports asyncio
+    from cloister.outpost import near
+
+    public, roots, *upstream = os.fsdecode(paths).split("\0")
+    session = socket.socket(fileno=control)
+    data, (plan_file,), _, _ = socket.recv_fds(session, PATHS_LIMIT_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+    begin, place = json.loads(data), json.loads(data)["outpost"]
+    with open(plan_file, "rb") as file:
+        plan = json.load(file)
+    gc.enable()
+    orders = near.Orders(
+        sandbox_id=begin["sandbox"],
+        plan=plan,
+        audit_path=begin["audit"],
+        untrusted=tuple(begin["untrusted"]),
+        control_path=begin["control"],
+        public_directory=public,
+        host_roots=roots or None,
+        upstream_ca=tuple(upstream),
+        environ=dict(os.environ),
+        engine=place["environment"],
+        argv=tuple(place["argv"]),
+        remove=tuple(map(tuple, place["remove"])),
+        bound=place["bound"],
+    )
+    return near.serve(orders, session, ca_pipe)
 
 
 def _forget_terminal() -> None:

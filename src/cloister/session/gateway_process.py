@@ -6,21 +6,22 @@ Rule 1: it lives as long as the control socket is open at this end: see docs/arc
 from __future__ import annotations
 
 import os
-import signal
-import socket
-from collections.abc import Callable
-from contextlib import suppress
 
 from cloister.errors import GatewayError
+from cloister.lean import json, signal, socket, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cloister.sandbox.plan import Plan
     from cloister.session.question import Question
 
 _STOP_TIMEOUT_S = 2.0
+_STOP_ELSEWHERE_S = 6.0
 _PINGS_TO_ALARM = 3
 PACKET_BYTES = 1 << 16
+ELSEWHERE = b"\1"  # gateway_child.py's
 
 
 class Gateway:
@@ -37,6 +38,8 @@ class Gateway:
         self.ready = False
         self._unanswered = 0
         self.failure = ""
+        self.holder_failure = ""  # of a gateway in a container: the holder's connection ends there
+        self.stop_s = _STOP_TIMEOUT_S
         self.question: Question | None = None
 
     def answer(self) -> None:
@@ -46,8 +49,6 @@ class Gateway:
         allowed = self.question.answer()
         if allowed is not None:
             message = {"op": "answer", "name": self.question.name, "allowed": allowed}
-            import json
-
             with suppress(OSError):
                 self.control.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
             self.question = None
@@ -61,10 +62,15 @@ class Gateway:
         public_directory: str,
         host_roots: str | None,
         untrusted: list[str],
+        outpost: Mapping[str, object] | None = None,
     ) -> None:
-        """Say what to serve. It announces itself with {"op": "ready"} once it does. GatewayError if it is dead."""
+        """Say what to serve. It announces itself with {"op": "ready"} once it does. GatewayError if it is dead.
+
+        `outpost`: how its container is run, where it is to run in one (outpost/near.py).
+        """
+        self.stop_s = _STOP_TIMEOUT_S if outpost is None else _STOP_ELSEWHERE_S
         try:
-            self._send_paths(plan, public_directory, host_roots)
+            self._send_paths(plan, public_directory, host_roots, elsewhere=outpost is not None)
             self._send_orders(
                 plan,
                 {
@@ -72,6 +78,7 @@ class Gateway:
                     "audit": audit_path,
                     "untrusted": untrusted,
                     "control": f"{public_directory}.sock",
+                    **({} if outpost is None else {"outpost": outpost}),
                 },
             )
         except OSError as error:
@@ -79,8 +86,6 @@ class Gateway:
 
     def listen(self, entry: dict[str, object], listener: socket.socket) -> None:
         """Pass a listening socket of ours on. GatewayError if it is dead."""
-        import json
-
         try:
             message = json.dumps({"op": "listen", "sockets": [entry]}).encode()
             socket.send_fds(self.control, [message], [listener.fileno()])
@@ -101,14 +106,14 @@ class Gateway:
         self.read(lambda _: None)
         return bool(self.failure) or _wait(self.pidfd, 0)
 
-    def _send_paths(self, plan: Plan, public_directory: str, host_roots: str | None) -> None:
+    def _send_paths(
+        self, plan: Plan, public_directory: str, host_roots: str | None, *, elsewhere: bool
+    ) -> None:
         upstream = plan.get("upstream_ca")
         paths = [public_directory, host_roots or "", *(upstream if isinstance(upstream, list) else [])]
-        self.control.send(os.fsencode("\0".join(paths)))
+        self.control.send((ELSEWHERE if elsewhere else b"") + os.fsencode("\0".join(paths)))
 
     def _send_orders(self, plan: Plan, message: dict[str, object]) -> None:
-        import json
-
         descriptor = os.memfd_create("cloister-plan", os.MFD_CLOEXEC)  # a plan may be larger than a packet
         with open(descriptor, "wb") as file:
             file.write(json.dumps(plan).encode())
@@ -139,8 +144,6 @@ class Gateway:
                 return False
         if not packet:
             return False
-        import json  # deferred, here and below: it would delay the fork
-
         message = json.loads(packet)
         match message["op"]:
             case "ready":
@@ -151,6 +154,8 @@ class Gateway:
                 self._unanswered = 0
             case "failed":
                 self.failure = message["text"]
+            case "holder-ended":
+                self.holder_failure = message["text"]
             case "tell":
                 tell(message["text"])
             case "alarm":
@@ -183,7 +188,7 @@ def stop(gateway: Gateway) -> None:
     dismiss(gateway)
     if gateway.pidfd < 0:
         return
-    if gateway.ready and not _wait(gateway.pidfd, _STOP_TIMEOUT_S):
+    if gateway.ready and not _wait(gateway.pidfd, gateway.stop_s):
         _kill(gateway)
     with suppress(ChildProcessError):
         os.waitpid(gateway.pid, 0)

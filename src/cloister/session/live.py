@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
@@ -25,6 +24,8 @@ from cloister.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloister.runtimes.mount_guard import Guard
 
 AGENT_SOCKET = "ssh-agent.sock"  # sandbox/environment.py names it
@@ -111,6 +112,8 @@ def run(start: Start) -> int:
         try:
             os.close(gateway.ca_bundle)
             kept.update(others=processes(gateway.pid, running.pid))
+            from cloister.session import cleanup  # noqa: F401 - for the end: here bubblewrap is waited for anyway
+
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
             audited.code = waiter.wait(running, gateway, lambda init: guard(start, found, init))

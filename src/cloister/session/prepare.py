@@ -7,11 +7,10 @@ Rule 2: everything that is created is on one ExitStack; what a `kill -9` leaves 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 
 from cloister.config import directories
 from cloister.errors import CloisterError, HostError
+from cloister.lean import ExitStack
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
 from cloister.sandbox import registry, workspace
@@ -22,6 +21,8 @@ EMBEDDED = "embedded"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cloister.config.compile import Overrides
     from cloister.config.directories import Project
     from cloister.network.publish import Bound
@@ -70,6 +71,8 @@ def run(
         public_directory=public,
         name=options.name,
         plan=plans.fingerprint(plan),
+        ports=tuple((one.port.host, one.port.sandbox) for one in published),
+        container=None if container is None else containers.recorded(plan, container),
     )
     with ExitStack() as stack:
         kept = registry.Kept(project.runs, record)
@@ -90,6 +93,9 @@ def run(
             public_directory=public,
             untrusted=[source, project.home],
             host_roots=next((path for path in host_facts.ROOT_BUNDLES if os.path.exists(path)), None),
+            outpost=None
+            if container is None
+            else containers.outpost(plan, container, record, state_directory=state),
         )
         if published:
             from cloister.session import ports

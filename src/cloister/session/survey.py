@@ -12,11 +12,21 @@ from dataclasses import dataclass
 
 from cloister.audit.read import Reader, Selection
 from cloister.config import directories
+from cloister.network import listeners
 from cloister.sandbox import catalogue, registry
 from cloister.session import stop
 from cloister.system import files
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A published port: this machine's, the sandbox's, and whether a server listens there (None: not known)."""
+
+    host: int
+    sandbox: int
+    up: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +43,7 @@ class Seen:
     memory_bytes: int | None = None
     processes: int | None = None
     refusals: int | None = None
+    ports: tuple[Port, ...] = ()
 
 
 def survey(state_directory: str, workspace: str | None = None) -> list[Seen]:
@@ -77,6 +88,14 @@ def _running(project: directories.Project, record: registry.Record, profile: str
         memory_bytes=_memory_bytes(record.cgroup, pids),
         processes=len(pids) or None,
         refusals=_refusals(project.audit, record.sandbox_id),
+        ports=tuple(
+            Port(
+                host=host,
+                sandbox=inside,
+                up=listeners.listens(record.init.pid, inside) if record.init is not None else None,
+            )
+            for host, inside in sorted(record.ports)
+        ),
     )
 
 

@@ -7,7 +7,8 @@ which a program types for its parent shell, is denied by the seccomp filter (run
 from __future__ import annotations
 
 import os
-import signal
+
+from cloister.lean import signal
 
 
 class Terminal:
@@ -32,17 +33,30 @@ class Terminal:
                 break
         return self
 
+    def is_ours(self) -> bool:
+        """Whether this process is in the foreground of it, and neither end of a pipeline."""
+        return self._descriptor == 0 and self._group == os.getpgrp() and _is_terminal(1)
+
+    def take_back(self) -> None:
+        """Make this process's group the foreground one again, if it was; the modes stay."""
+        # Whoever is in the background is stopped for that, unless it ignores SIGTTOU (tcsetpgrp(3)).
+        before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        try:
+            if self._descriptor is not None and self._group == os.getpgrp():
+                os.tcsetpgrp(self._descriptor, self._group)
+        except OSError:
+            return  # the terminal was closed under us
+        finally:
+            signal.signal(signal.SIGTTOU, before)
+
     def __exit__(self, *_: object) -> None:
         if self._descriptor is None:
             return
         import termios
 
-        # A shell in the sandbox made its jobs the foreground group; we are in the background now, and writing terminal
-        # modes from there stops a process unless SIGTTOU is ignored (tcsetpgrp(3)).
+        self.take_back()
         before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
-            if self._group == os.getpgrp():
-                os.tcsetpgrp(self._descriptor, self._group)
             if self._group in (0, os.getpgrp()):
                 termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._modes)  # type: ignore[arg-type]  # as tcgetattr gave them
         except (OSError, termios.error):

@@ -6,14 +6,12 @@ Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user i
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import select
-import signal
-from collections.abc import Callable
-from contextlib import suppress
 
 from cloister.errors import GatewayError, HostError
+from cloister.lean import json, signal, suppress
 from cloister.runtimes.embedded import Running
 from cloister.sandbox import registry
 from cloister.session.foreground import Signals
@@ -21,13 +19,18 @@ from cloister.session.gateway_process import Gateway
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloister.runtimes.mount_guard import Guard
 
 PING_INTERVAL_MS = 4000
 _RETRY_MS = 10
+_HOLDER_ENDED = "start it again; see whether the engine is well"
 _GUARD_AFTER_MS = 50  # a command that ends before that costs no guard; until then one looks when it begins
 _END_TIMEOUT_MS = 5000
 _REPORT_TIMEOUT_MS = 3000
+# Of a process that has just ended. EINVAL: the mount table of a zombie (fs/proc_namespace.c, mounts_open_common).
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EINVAL})
 
 
 class Waiter:
@@ -36,6 +39,7 @@ class Waiter:
     def __init__(self, tell: Callable[[str], None], on_init: Callable[[int], None]) -> None:
         self._tell = tell
         self._on_init = on_init
+        self.deliver: Callable[[int], bool] | None = None  # sends a signal where that pid is not seen here
         self._init: int | None = None  # host pid of the sandbox's pid 1
         self._made = False
         self._init_pidfd: int | None = None
@@ -60,19 +64,21 @@ class Waiter:
         self,
         pid: int,
         gateway: Gateway,
-        watched: int,
+        watched: int | None,
         hear: Callable[[], bool],
         guard: Callable[[int], Guard] | None = None,
     ) -> None:
         """Block until process `pid` has ended; it is not waited for. GatewayError if the gateway ended first.
 
-        `hear` is called when there is something to read from `watched`, until it says that this was the end.
+        `hear` is called when there is something to read from `watched`, until it says that this was the end; HostError
+        if the holder's container ended, where a gateway in a container hears that.
         """
         guarding: Guard | None = None
         process = os.pidfd_open(pid)
         poll = select.poll()
         for descriptor in (process, watched, gateway.pidfd, gateway.control.fileno()):
-            poll.register(descriptor, select.POLLIN)
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
         try:
             while True:
                 self._signals.flush()
@@ -93,12 +99,16 @@ class Waiter:
                     gateway.ping(self._tell)
                 if guarding is not None and (not ready or guarding.fileno() in ready):
                     guarding.restore()
-                if watched in ready and not hear():
+                if watched is not None and watched in ready and not hear():
                     poll.unregister(watched)
                 if gateway.control.fileno() in ready and not gateway.read(self._tell):
                     poll.unregister(gateway.control.fileno())
                 if process in ready:
                     break
+                if gateway.holder_failure:
+                    raise HostError(
+                        gateway.holder_failure + ", so the sandbox was stopped", resolution=_HOLDER_ENDED
+                    )
                 if gateway.pidfd in ready or gateway.failure:
                     self._gateway_died(gateway)
         finally:
@@ -108,11 +118,15 @@ class Waiter:
 
     def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
         """The guard of the mounts, once they are all made: of bubblewrap's, when the sandbox's pid 1 has a child."""
-        if self._init is None or not (self._made or registry.children(self._init)):
+        if self._init is None:
             return None
         try:
+            if not (self._made or registry.children(self._init)):
+                return None
             guarding = guard(self._init)
-        except FileNotFoundError:  # it has just ended
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             return None
         poll.register(guarding.fileno(), select.POLLPRI)
         return guarding
@@ -184,7 +198,7 @@ class Waiter:
     def _forward(self, number: int) -> bool:
         """Send a signal to the command: the child of the sandbox's pid 1, which itself ignores signals."""
         if self._init is None:
-            return False
+            return self.deliver(number) if self.deliver is not None else False
         try:
             children = registry.children(self._init)
             if not children:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from cloister.errors import UntrustedInputError
 from cloister.sshagent.filter import FAILURE, AgentRules, Answer, Filter, Forward
+from cloister.system.accept import Acceptor
 
 CONNECTIONS_LIMIT = 16
 MESSAGE_LIMIT_BYTES = 256 * 1024
@@ -31,41 +32,20 @@ class AgentServer:
         self._rules = rules
         self._confirm = confirm
         self._log = log
-        self._listener: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._acceptor: Acceptor | None = None
 
     def start(self, listener: socket.socket) -> None:
         """Accept on a listening Unix socket, which is owned from now on."""
-        listener.setblocking(False)
-        self._listener = listener
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._readable, listener)
+        self._acceptor = Acceptor(listener, self._serve, limit=CONNECTIONS_LIMIT)
 
     async def close(self) -> None:
         """Stop. Idempotent."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
-            listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _readable(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError:
-            return
-        if len(self._tasks) >= CONNECTIONS_LIMIT:
-            sock.close()
-            return
-        sock.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._serve(sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self._acceptor is not None:
+            await self._acceptor.close()
 
     async def _serve(self, sock: socket.socket) -> None:
         judge = Filter(self._rules)
-        with sock, suppress(OSError, TimeoutError, UntrustedInputError):
+        with suppress(OSError, TimeoutError, UntrustedInputError):
             while True:
                 async with asyncio.timeout(IDLE_S):
                     message = await _receive(sock)

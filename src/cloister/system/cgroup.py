@@ -101,14 +101,14 @@ def remove(directory: str) -> None:
 
 def _words(path: str) -> list[str] | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().split()
     except OSError:
         return None
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 

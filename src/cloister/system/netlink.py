@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import struct
+
+from cloister.lean import socket
 
 LOOPBACK = 1  # the interface index of `lo`: always the first one of a namespace
 

@@ -265,6 +265,19 @@ def begin(
     )
 
 
+def converse(argv: Sequence[str], *, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program with which we talk: its three streams are pipes. OSError."""
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        cwd="/",
+        bufsize=0,
+    )
+
+
 def finish(child: subprocess.Popen[bytes], *, timeout_s: float) -> Finished:
     """The end of a program that `begin` has started. TimeoutError when the time has passed (it is killed)."""
     try:

@@ -74,11 +74,15 @@ class Attacker:
         text = program.text().encode()
         message = json.dumps({**config, "bytes": len(text)}).encode() + b"\n" + text
         deadline = time.monotonic() + timeout_s
-        data, received, count = b"", 0, 0
         self._send(message, deadline)
+        yield from self.heard(deadline)
+
+    def heard(self, deadline: float) -> Iterator[bytes]:
+        """The lines that it prints, up to its last one. HostError if that does not come in time."""
+        data, received, count = b"", 0, 0
         while True:
             if not select.select([self._stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise HostError(f"the probes did not end within {timeout_s:g} s", details=self.words())
+                raise HostError("the probes did not end in time", details=self.words())
             part = os.read(self._stdout, 1 << 16)
             received += len(part)
             if not part:

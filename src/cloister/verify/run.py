@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from cloister import __version__
@@ -20,29 +19,34 @@ from cloister.config.settings import Overrides
 from cloister.errors import CloisterError, UsageError
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
-from cloister.sandbox import registry
-from cloister.session import attach, cleanup, prepare
+from cloister.sandbox import registry, view
+from cloister.session import cleanup, prepare
 from cloister.session.run import RunOptions, Stage, run
 from cloister.system import files
 from cloister.values import dataclass, replace
-from cloister.verify import observed, overlay, program, verdict
+from cloister.verify import live, observed, oddities, overlay, passes, program, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
+from cloister.verify.observed import Seen
+from cloister.verify.outside import main as outside
+from cloister.verify.outside import world as worlds
+from cloister.verify.passes import Progress
 from cloister.verify.place import Place
-from cloister.verify.probes import BY_ID, LATER, PROBES, Probe
+from cloister.verify.probes import BY_ID, HOST, PROBES, Probe
 from cloister.verify.verdict import EXEC, FIRST, Result, Told, Witness
 from cloister.verify.witnesses import Witnesses, wait_for
 
-PASS_TIMEOUT_S = 90.0
 _ARRIVAL_S = 2.0
-_TEMPORARY = "/tmp"  # noqa: S108 - the sandbox's own
-_PRIVATE = (".ssh/id_ed25519", ".aws/credentials", ".config/gh/hosts.yml", ".netrc", ".bash_history")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to verify: the configuration of the project around `directory`, or of a live sandbox there."""
+    """What to verify: the configuration of the project around `directory`, or of a live sandbox there.
 
+    `command` is cloister's own, which the host's probes use: it takes arguments and returns an exit code.
+    """
+
+    command: worlds.Command
     directory: str | None = None
     runtime: str | None = None
     sandbox: registry.Record | None = None
@@ -63,9 +67,7 @@ class Report:
     duration_s: float
     passes: tuple[str, ...]
     results: tuple[Result, ...]
-
-
-Progress = Callable[[str, str], None]  # pass, id
+    left_out: tuple[str, ...] = ()  # settings of the user's that did not count
 
 
 def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> Report:
@@ -77,12 +79,13 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
     plan = prepare.current_plan(
         project, environ, Overrides(runtime=options.runtime) if options.runtime else None
     )
+    plan = _with_image(plan, project.workspace)
     if options.sandbox is not None:
-        passes: tuple[str, ...] = (EXEC,)
-        results = _live(options.sandbox, chosen, environ, progress)
+        made: tuple[str, ...] = (EXEC,)
+        results = live.attacked(options.sandbox, plan, chosen, environ, progress)
     else:
-        passes = (FIRST, EXEC)
-        results = _staged(plan, home, chosen, environ, progress)
+        made = (FIRST, EXEC, HOST)
+        results = _staged(plan, home, chosen, environ, progress, command=options.command)
     report = Report(
         version=__version__,
         kernel=platform.release(),
@@ -92,8 +95,9 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
         user=os.geteuid(),
         started=started,
         duration_s=time.monotonic() - clock,
-        passes=passes,
+        passes=made,
         results=tuple(results),
+        left_out=overlay.left_out(plan) if options.sandbox is None else (),
     )
     from cloister.verify.report import document
 
@@ -110,38 +114,20 @@ def probes(only: Sequence[str]) -> tuple[Probe, ...]:
     return tuple(probe for probe in PROBES if not only or probe.id in only)
 
 
+def _with_image(plan: plans.Plan, workspace: str) -> plans.Plan:
+    """The image of the project's language by its name: the verification's own workspaces have no language."""
+    sandbox = plan["sandbox"]
+    if not isinstance(sandbox, dict) or prepare.runtime(plan) == prepare.EMBEDDED or sandbox.get("image"):
+        return plan
+    from cloister.images import choose  # deferred: it parses all layers
+
+    return {**plan, "sandbox": {**sandbox, "image": choose.detected(workspace).image}}
+
+
 def _runtime(sandbox: registry.Record | None, plan: plans.Plan) -> str:
     if sandbox is None:
         return prepare.runtime(plan)
     return sandbox.container.engine if sandbox.container is not None else prepare.EMBEDDED
-
-
-def _live(
-    record: registry.Record, chosen: Sequence[Probe], environ: Mapping[str, str], progress: Progress
-) -> list[Result]:
-    """Attack a sandbox that the user works in, from a later process."""
-    suited = [probe for probe in chosen if not probe.own_origin]
-    left_out = [
-        Result(
-            probe=probe,
-            outcome=verdict.Outcome.NOT_APPLICABLE,
-            reason="needs a workspace and origins of the verification's own: run it without --sandbox",
-        )
-        for probe in chosen
-        if probe.own_origin
-    ]
-    with ExitStack() as stack:
-        witnesses = stack.enter_context(_witnesses())
-        mark = stack.enter_context(_marked())
-        later = Attacker(lambda: _enter(record, environ))
-        stack.callback(later.end)
-        witnesses.start()
-        config = _config(witnesses, ids=_with_later(suited), workspace=_TEMPORARY, pids=0, process_mark=mark)
-        told = {EXEC: _pass(later, config, EXEC, progress)}
-        breaches = {} if record.init is None else {"K-1": observed.confinement(record.init)}
-    witness = Witness(breaches=breaches, failures={})
-    results = [verdict.judge(probe, told, witness, (EXEC,)) for probe in suited]
-    return sorted((*results, *left_out), key=lambda one: PROBES.index(one.probe))
 
 
 def _staged(
@@ -150,77 +136,68 @@ def _staged(
     chosen: Sequence[Probe],
     environ: Mapping[str, str],
     progress: Progress,
+    *,
+    command: worlds.Command,
 ) -> list[Result]:
     """Attack a sandbox of our own, with the plan's configuration."""
     with ExitStack() as stack:
-        place = stack.enter_context(places.made(environ, home))
-        witnesses = stack.enter_context(_witnesses())
+        on_host = [probe.id for probe in chosen if HOST in probe.sides]
+        theirs = stack.enter_context(worlds.made(on_host, environ, home, plan, command))
+        settings = view.Settings(plan)
+        place = stack.enter_context(
+            places.made(environ, home, protected=settings.texts("protect"), unmask=settings.texts("unmask"))
+        )
+        witnesses = stack.enter_context(passes.witnesses())
         files.write_atomic(place.ca_file, witnesses.ca_pem, mode=0o644)
-        adapted = overlay.adapted(plan, _origins(place, witnesses))
-        mark = stack.enter_context(_marked())
+        odd_files = oddities.made(place.project.state)
+        adapted = overlay.adapted(plan, _origins(place, witnesses, odd_files))
+        mark = stack.enter_context(passes.marked())
         first = Attacker(lambda: _begin(place, adapted, environ))
         stack.callback(first.end)
-        later = Attacker(lambda: _enter(observed.record_of(place), environ), waits=True)
+        later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
+        tokens = stack.enter_context(_tokens())
+        others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
+        for other in others.values():
+            stack.callback(other.end)
         witnesses.start()
-        config = _config(
+        config = passes.config(
             witnesses,
-            ids=_with_later(chosen),
+            ids=passes.with_later(chosen),
             workspace=place.project.workspace,
-            pids=_pids(adapted),
+            pids=passes.limit(adapted, "pids"),
+            memory=passes.limit(adapted, "memory_bytes"),
             process_mark=mark,
+            gateway_apart=_is_apart(adapted),
             placeholder=place.placeholder,
             file_canary=place.file_canary,
             canary_file=place.canary_file,
-            private_files=[f"{home}/{path}" for path in _PRIVATE],
-            planted=places.PLANTED,
-            masked=places.MASKED,
+            private_files=[f"{home}/{path}" for path in passes.PRIVATE],
+            memory_canary=place.memory_canary,
+            planted=place.targets,
+            masked=place.masked,
             runs=place.project.runs,
         )
         before = place.planted()
-        told = {FIRST: _pass(first, config, FIRST, progress)}
+        told = {FIRST: passes.attack(first, config, FIRST, progress)}
         seen = _looked_at(place)
         later.go()
         trouble = ""
         try:
-            told[EXEC] = _pass(later, config, EXEC, progress)
+            told[EXEC] = passes.attack(later, config, EXEC, progress)
         except CloisterError as error:  # the sandbox may have been killed for what the first one achieved
             trouble = f"exec: {error.brief}"
-        seen = _joined(seen, _looked_at(place), {"FS-1": observed.planted(before, place)})
+        seen += _looked_at(place) + Seen(breaches={"FS-1": observed.planted(before, place)})
         later.end()
         first.end()
+        told[HOST] = {}
+        for other in others.values():
+            told[HOST] |= passes.heard(other.heard(time.monotonic() + passes.PASS_TIMEOUT_S), HOST, progress)
         cleanup.sweep(place.project, lambda _: None)  # if it had to be killed
         witness = _witness(place, witnesses, before, told, seen)
         if trouble:
             witness = replace(witness, failures={probe.id: (trouble,) for probe in chosen})
-        return [verdict.judge(probe, told, witness, (FIRST, EXEC)) for probe in chosen]
-
-
-@contextmanager
-def _witnesses() -> Iterator[Witnesses]:
-    found = Witnesses()
-    try:
-        yield found
-    finally:
-        found.close()
-
-
-@contextmanager
-def _marked() -> Iterator[str]:
-    """A name for this process that a sandbox could find if it saw the host's processes."""
-    mark = f"cvm{os.urandom(5).hex()}"
-    with open("/proc/self/comm", "r+", encoding="utf-8") as file:
-        before = file.read().strip()
-    _rename(mark)
-    try:
-        yield mark
-    finally:
-        _rename(before)
-
-
-def _rename(name: str) -> None:
-    with open("/proc/self/comm", "w", encoding="utf-8") as file:
-        file.write(name)
+        return [verdict.judge(probe, told, witness, (FIRST, EXEC, HOST)) for probe in chosen]
 
 
 def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
@@ -237,38 +214,37 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
+@contextmanager
+def _tokens() -> Iterator[tuple[int, int]]:
+    """A pipe with as many bytes as probes of the host may run at a time."""
+    pipe = os.pipe()
+    try:
+        os.write(pipe[1], outside.TOKEN * outside.AT_ONCE)
+        yield pipe
+    finally:
+        for descriptor in pipe:
+            os.close(descriptor)
+
+
+def _host_attacker(name: str, world: worlds.World, tokens: tuple[int, int]) -> Attacker:
+    return Attacker(lambda: outside.run(name, world, tokens))
+
+
 def _note(text: str) -> None:
     """Into the child's log: a sandbox under attack raises alarms, as it must."""
     os.write(2, f"{text}\n".encode())
 
 
-def _enter(record: registry.Record | None, environ: Mapping[str, str]) -> int:
-    """In a child: the probes as a later process."""
-    if record is None:
-        raise UsageError("the sandbox has ended")
-    return attach.execute(record, attach.Command(argv=COMMAND, directory=_TEMPORARY), environ)
-
-
-def _pass(attacker: Attacker, config: Mapping[str, object], name: str, progress: Progress) -> dict[str, Told]:
-    found: dict[str, Told] = {}
-    for line in attacker.lines(config, PASS_TIMEOUT_S):
-        parsed = verdict.parse(line)
-        if parsed is not None:
-            found[parsed[0]] = parsed[1]
-            progress(name, parsed[0])
-    return found
-
-
-def _looked_at(place: Place) -> observed.Found:
+def _looked_at(place: Place) -> Seen:
     """What can be seen only while the attackers live."""
     record = observed.record_of(place)
-    if record is None or record.init is None:
-        return {}
-    leaked = [
-        f"seen from outside: its value is in the memory of {who}"
-        for who in observed.holds(record.init, place.secret)
-    ]
-    return {"K-1": observed.confinement(record.init), "SECRET-1": tuple(leaked)}
+    if record is None:
+        return Seen()
+    if record.container is None and record.init is None:
+        return Seen()  # it ended as it began: the passes tell
+    return observed.confinement(record.init) + observed.memory(
+        record.init, value=place.secret, known=place.memory_canary
+    )
 
 
 def _witness(
@@ -276,7 +252,7 @@ def _witness(
     witnesses: Witnesses,
     before: Mapping[str, str | None],
     told: Mapping[str, Mapping[str, Told]],
-    seen: observed.Found,
+    seen: Seen,
 ) -> Witness:
     ids = [probe.id for probe in PROBES]
     expected = {name for name in ids if _sends_control(name) and any(name in one for one in told.values())}
@@ -286,71 +262,45 @@ def _witness(
         return [name for name in expected if f"control-{name}" not in arrived]
 
     wait_for(lambda: not missing(), _ARRIVAL_S)
-    failures = dict.fromkeys(missing(), ("the origin outside has not seen the control",))
+    failures: dict[str, tuple[str, ...]] = dict.fromkeys(
+        missing(), ("the origin outside has not seen the control",)
+    )
     if "SECRET-1" in expected and place.secret.encode() not in witnesses.seen:
         failures["SECRET-1"] = ("the origin outside has not got the credential",)
     planted = observed.planted(before, place)
-    late: observed.Found = {
+    late: dict[str, tuple[str, ...]] = {
         "FS-1": planted,
         "CFG-1": tuple(one for one in planted if "cloister.toml" in one),
         "SECRET-1": observed.in_own_files(place),
     }
     if any("AUDIT-1" in one for one in told.values()):
         late["AUDIT-1"] = observed.unlogged(place)
-    return Witness(marks=verdict.marks(witnesses.seen, ids), breaches=_joined(seen, late), failures=failures)
+    seen += Seen(breaches=late, failures=failures)
+    seen += Seen(breaches=observed.strayed(witnesses.arrived, place))
+    return Witness(
+        marks=verdict.marks(witnesses.seen, ids),
+        breaches=seen.breaches,
+        failures=seen.failures,
+        notes=seen.notes,
+    )
 
 
 def _sends_control(name: str) -> bool:
     return re.search(rf"control-{re.escape(name)}(?![0-9])", program.text()) is not None
 
 
-def _joined(*parts: observed.Found) -> observed.Found:
-    names = {name for part in parts for name in part}
-    return {name: tuple(dict.fromkeys(one for part in parts for one in part.get(name, ()))) for name in names}
+def _is_apart(plan: plans.Plan) -> bool:
+    """Whether the gateway has a network of its own, where this host's loopback is not."""
+    sandbox = plan["sandbox"]
+    return isinstance(sandbox, dict) and sandbox.get("gateway") == "container"
 
 
-def _with_later(chosen: Sequence[Probe]) -> list[str]:
-    ids = [probe.id for probe in chosen]
-    return [*ids, *(name for name in LATER if "K-7" in ids and name not in ids)]
-
-
-def _origins(place: Place, witnesses: Witnesses) -> overlay.Origins:
+def _origins(place: Place, witnesses: Witnesses, odd_files: Mapping[str, str]) -> overlay.Origins:
     return overlay.Origins(
         https_port=witnesses.https.getsockname()[1],
         http_port=witnesses.http.getsockname()[1],
         ca_file=place.ca_file,
         secret_file=place.secret_file,
         placeholder=place.placeholder,
+        odd_files=odd_files,
     )
-
-
-def _config(
-    witnesses: Witnesses, *, ids: Sequence[str], workspace: str, pids: int, **more: object
-) -> dict[str, object]:
-    return {
-        "only": list(ids),
-        "names": overlay.NAMES,
-        "tcp_port": witnesses.tcp.getsockname()[1],
-        "udp_port": witnesses.udp.getsockname()[1],
-        "abstract": witnesses.abstract_name,
-        "host_addresses": _own_addresses(),
-        "workspace": workspace,
-        "pids": pids,
-        **more,
-    }
-
-
-def _own_addresses() -> list[str]:
-    """The address that this host would speak from; connect(2) of a datagram socket sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect(("192.0.2.1", 9))
-        except OSError:
-            return []
-        return [str(sock.getsockname()[0])]
-
-
-def _pids(plan: plans.Plan) -> int:
-    sandbox = plan["sandbox"]
-    found = sandbox.get("pids") if isinstance(sandbox, dict) else None
-    return found if isinstance(found, int) else 0

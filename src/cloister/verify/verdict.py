@@ -13,14 +13,14 @@ import re
 from enum import Enum
 
 from cloister.errors import UntrustedInputError
-from cloister.values import dataclass, replace
-from cloister.verify.probes import LATER, Probe
+from cloister.values import dataclass, field, replace
+from cloister.verify.probes import HOST, INSIDE, LATER, Probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FIRST, EXEC = "first", "exec"
+FIRST, EXEC = "first", "exec"  # passes; the host's own is HOST
 _LATER_ID = "K-7"
 _EVIDENCE_LIMIT = 60
 _TEXT_LIMIT_CHARACTERS = 400
@@ -44,30 +44,36 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What one pass of one probe said. `missing`: why it could not be tried."""
+    """What one pass of one probe said. `missing`: why it could not be tried; `notes`: what its claim does not reach."""
 
     attacks: tuple[Attempt, ...] = ()
     controls: tuple[Attempt, ...] = ()
+    notes: tuple[str, ...] = ()
     missing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Witness:
-    """What the host saw itself: marks that arrived outside, and for single probes what it found or missed there."""
+    """What the host saw itself: marks that arrived outside, and for single probes what it found or missed there.
+
+    `notes`: what it could not look at, and why.
+    """
 
     marks: frozenset[str] = frozenset()  # "attack-NET-1", "control-NET-1"
     breaches: Mapping[str, tuple[str, ...]]
     failures: Mapping[str, tuple[str, ...]]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A probe's outcome, with a reason in one line, and the evidence."""
+    """A probe's outcome, with a reason in one line, the evidence, and what was not tried."""
 
     probe: Probe
     outcome: Outcome
     reason: str
     evidence: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def parse(untrusted_line: bytes) -> tuple[str, Told] | None:
@@ -79,6 +85,7 @@ def parse(untrusted_line: bytes) -> tuple[str, Told] | None:
         return str(data["id"]), Told(
             attacks=tuple(_attempt(one) for one in data["attacks"]),
             controls=tuple(_attempt(one) for one in data["controls"]),
+            notes=tuple(_text(one) for one in data.get("notes", ())),
             missing=_text(data["missing"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -91,11 +98,16 @@ def judge(
     """The outcome of one probe. `told` is pass → id → what it said; `passes` are those that were to be made."""
     if probe.id == _LATER_ID:
         return _later(probe, told, witness, passes)
-    found = {name: told.get(name, {}).get(probe.id) for name in passes}
-    return _judge(probe, {name: one for name, one in found.items() if one is not None}, witness, passes)
+    wanted = [name for name in passes if (HOST if name == HOST else INSIDE) in probe.sides]
+    if not wanted:
+        reason = f"it is tried from {probe.sides[0]}, and here is none"
+        return Result(probe=probe, outcome=Outcome.NOT_APPLICABLE, reason=reason)
+    found = {name: told.get(name, {}).get(probe.id) for name in wanted}
+    return _judge(probe, {name: one for name, one in found.items() if one is not None}, witness, wanted)
 
 
 def _judge(probe: Probe, found: Mapping[str, Told], witness: Witness, passes: Sequence[str]) -> Result:
+    absent = [name for name in passes if name not in found]
     evidence = tuple(_lines(found))[:_EVIDENCE_LIMIT]
     breaches = [
         f"{name}: {one.what}: {one.got}"
@@ -109,10 +121,13 @@ def _judge(probe: Probe, found: Mapping[str, Told], witness: Witness, passes: Se
         return Result(
             probe=probe, outcome=Outcome.BREACHED, reason=breaches[0], evidence=(*breaches, *evidence)
         )
-    missing = sorted({told.missing for told in found.values() if told.missing})
-    if missing:
-        return Result(probe=probe, outcome=Outcome.NOT_APPLICABLE, reason=missing[0])
-    failures = [f"{name}: nothing was told" for name in passes if name not in found]
+    missing = [told.missing for told in found.values() if told.missing]
+    told_notes = (note for told in found.values() for note in told.notes)
+    notes = tuple(dict.fromkeys((*missing, *told_notes, *witness.notes.get(probe.id, ()))))
+    if missing and len(missing) == len(found):
+        return Result(probe=probe, outcome=Outcome.NOT_APPLICABLE, reason=missing[0], notes=notes[1:])
+    found = {name: told for name, told in found.items() if not told.missing}
+    failures = [f"{name}: nothing was told" for name in absent]
     failures += [
         f"{name}: {one.what}: {one.got}"
         for name, told in found.items()
@@ -123,7 +138,11 @@ def _judge(probe: Probe, found: Mapping[str, Told], witness: Witness, passes: Se
     failures += witness.failures.get(probe.id, ())
     if failures:
         return Result(
-            probe=probe, outcome=Outcome.CONTROL_FAILED, reason=failures[0], evidence=(*failures, *evidence)
+            probe=probe,
+            outcome=Outcome.CONTROL_FAILED,
+            reason=failures[0],
+            evidence=(*failures, *evidence),
+            notes=notes,
         )
     count = sum(len(told.attacks) for told in found.values())
     return Result(
@@ -131,6 +150,7 @@ def _judge(probe: Probe, found: Mapping[str, Told], witness: Witness, passes: Se
         outcome=Outcome.HELD,
         reason=f"{count} attacks" if count else "seen from outside",
         evidence=evidence,
+        notes=notes,
     )
 
 
@@ -144,6 +164,7 @@ def _later(
     joined = Told(
         attacks=tuple(one for each in found.values() for one in each.attacks),
         controls=tuple(one for each in found.values() for one in each.controls),
+        notes=tuple(one for each in found.values() for one in each.notes),
     )
     result = _judge(probe, {EXEC: joined}, witness, (EXEC,))
     if missing and result.outcome is not Outcome.BREACHED:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from cloister.config import directories
 from cloister.config.compile import Overrides, compile_project
-from cloister.gateway.control_server import ControlServer
+from cloister.gateway.control_server import ControlServer, answers
 from cloister.gateway.offload import Offload
 from cloister.gateway.vault import Vault
 from cloister.policy.codec import parse_policy
@@ -66,7 +66,7 @@ class LiveGateway:
         self._vault = Vault(
             tuple(self._credentials.values()), offload=Offload(4), environ=os.environ, ask=nobody
         )
-        server = ControlServer(str(self.path), self._vault)
+        server = ControlServer(str(self.path), answers(self._vault))
         server.start()
         self._ready.set()
         await self._ended.wait()

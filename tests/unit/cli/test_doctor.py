@@ -10,6 +10,7 @@ import pytest
 
 from cloister.cli import doctor
 from cloister.doctor.checks import Attempt, HostFacts
+from cloister.doctor.engines import EngineFacts
 
 HEALTHY = HostFacts(
     kernel="6.1.0",
@@ -33,7 +34,7 @@ HEALTHY = HostFacts(
 
 
 def run(monkeypatch: pytest.MonkeyPatch, facts: HostFacts, *words: str) -> int:
-    monkeypatch.setattr(doctor, "host_facts", lambda environ: facts)
+    monkeypatch.setattr(doctor, "host_facts", lambda environ, *, untrusted: facts)
     parser = argparse.ArgumentParser()
     doctor.configure(parser)
     return doctor.execute(parser.parse_args(words))
@@ -81,4 +82,18 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     result = json.loads(capsys.readouterr().out)
     assert result["usable"] is False
     assert {"name", "grade", "sentence", "remedy"} == set(result["checks"][0])
-    assert {check["grade"] for check in result["checks"]} <= {"ok", "warn", "fail"}
+    assert {check["grade"] for check in result["checks"]} <= {"ok", "none", "warn", "fail"}
+    assert result["runtimes"] == []
+
+
+def test_the_runtimes_that_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    engines = (
+        EngineFacts(name="docker", program="/usr/bin/docker", version="27.1", images=("base",)),
+        EngineFacts(name="podman", remedy="install it"),
+    )
+    assert run(monkeypatch, replace(HEALTHY, engines=engines)) == 0
+    assert "cloister run works here, also with --runtime docker." in capsys.readouterr().out
+    assert run(monkeypatch, replace(HEALTHY, engines=engines), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["runtimes"] == ["embedded", "docker"]
+    assert run(monkeypatch, replace(HEALTHY, engines=engines, bwrap=None)) == 1
+    assert "does not work here yet; it does with --runtime docker." in capsys.readouterr().out

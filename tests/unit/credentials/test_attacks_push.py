@@ -134,14 +134,14 @@ def test_many_refs_over_a_long_history_are_judged_in_time() -> None:
     lines = [OLD + b" " + parent + b" refs/heads/agent/%d" % number for number in range(900)]
     lines[0] += b"\0report-status"
     body = b"".join(map(pkt, lines)) + b"0000" + pack(*texts)
-    judge, begun = PushJudge(AGENT), time.monotonic()
+    judge, begun = PushJudge(AGENT), time.process_time()
     try:
         for at in range(0, len(body), 16384):
             judge.feed(body[at : at + 16384])
         judge.end()
     except UntrustedInputError:
         pass
-    assert time.monotonic() - begun < 2.0
+    assert time.process_time() - begun < 2.0
 
 
 def test_endless_lines_before_the_commands_end() -> None:
@@ -163,11 +163,11 @@ def test_endless_push_options_end() -> None:
 
 def test_many_small_objects_cost_what_they_weigh() -> None:
     judge, body = Commits(), pack(*(b"x" for _ in range(30_000)), kind=3)
-    begun = time.monotonic()
+    begun = time.process_time()
     for at in range(0, len(body), 1 << 18):
         judge.feed(body[at : at + (1 << 18)])
     assert judge.complete
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 def test_a_large_object_is_read() -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cloister.doctor import apparmor
-from cloister.doctor.checks import Attempt, Grade, HostFacts, check, usable
+from cloister.doctor.checks import Attempt, HostFacts, check, usable
+from cloister.doctor.engines import EngineFacts
+from cloister.doctor.result import Grade
 from cloister.doctor.version import version
 
 CASES = tomllib.loads((Path(__file__).parents[2] / "cases" / "doctor.toml").read_text())["case"]
@@ -47,11 +49,17 @@ def facts(**changes: Any) -> HostFacts:  # as TOML writes them: "" and "untried"
             )
             changes[name] = None if changes[name] == "untried" else failed
     for name, value in changes.items():
-        if isinstance(value, list):
+        if name == "engines":
+            changes[name] = tuple(engine(**one) for one in value)
+        elif isinstance(value, list):
             changes[name] = (frozenset if name in {"cgroup_controllers", "programs"} else tuple)(value)
         elif name in {"bwrap", "ca_bundle", "ipv6"} and value in ("", "untried"):
             changes[name] = None
     return replace(HEALTHY, **changes)
+
+
+def engine(**facts: Any) -> EngineFacts:  # TOML knows no tuples
+    return EngineFacts(**facts | {key: tuple(one) for key, one in facts.items() if isinstance(one, list)})
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])

@@ -176,6 +176,16 @@ def test_publish_ends_with_the_session_though_nobody_reads(tmp_path: Path) -> No
     control.close()
 
 
+def test_the_program_that_makes_a_truststore_writes_no_file(tmp_path: Path) -> None:
+    """It may outlive the gateway, and then the directory is being removed."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", truststore.__name__],
+        input=Authority("a").pem, capture_output=True, cwd=tmp_path, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(b"\x30")  # DER
+    assert not any(tmp_path.iterdir())
+
+
 def test_java_truststore(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import pkcs12
 
@@ -195,7 +205,8 @@ def test_step_0_imports_nothing_slow() -> None:
     program = (
         "import sys; from cloister.session import gateway_child; from cloister.gateway import authority, patience; authority.Authority('x');"
         "print([name for name in ('asyncio', 'ssl', 'json', 'cryptography.x509', 'h11', 're',"
-        "'cryptography.hazmat.primitives.serialization') if name in sys.modules])"
+        "'cryptography.hazmat.primitives.serialization', 'cryptography.hazmat.backends.openssl.backend')"
+        " if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['re']")  # 3.11's typing needs re

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cloister.gateway import control_server
-from cloister.gateway.control_server import CONNECTIONS_LIMIT, ControlServer
+from cloister.gateway.control_server import CONNECTIONS_LIMIT, ControlServer, answers
 from cloister.gateway.vault import Vault
 from tests.unit.gateway.test_vault import HOST, User, credential, settle, vault
 
@@ -64,7 +64,7 @@ def run(tmp_path: Path, test: Callable[[Path, Vault, User], Awaitable[None]]) ->
         user = User()
         path = path_in(tmp_path)
         made = vault(user, credential("one", "env:TOKEN", confirm=True), credential("two", "env:TOKEN"))
-        server = ControlServer(str(path), made)
+        server = ControlServer(str(path), answers(made))
         server.start()
         try:
             await asyncio.wait_for(test(path, made, user), 20)
@@ -219,7 +219,7 @@ def test_a_socket_that_a_killed_gateway_left_is_replaced(tmp_path: Path) -> None
     path.write_text("")
 
     async def main() -> None:
-        server = ControlServer(str(path), vault(User()))
+        server = ControlServer(str(path), answers(vault(User())))
         server.start()
         assert await ask(path, op="pending") == {"pending": []}
         await server.close()

@@ -114,13 +114,12 @@ def test_a_client_without_an_engine(tmp_path: Path) -> None:
     assert fake.asked == 2
 
 
-def test_a_program_in_the_workspace_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_DIRECTORIES", ())
+def test_a_program_in_the_workspace_is_no_engine(tmp_path: Path) -> None:
     Fake(tmp_path / "project/bin", "docker").says(INFO)
     with pytest.raises(HostError, match="docker is not installed"):
         engine.find(
             "docker",
-            {"PATH": f"{tmp_path}/project/bin"},
+            {"PATH": f"{tmp_path}/project/bin:{tmp_path}/none"},
             workspace=f"{tmp_path}/project",
             state_directory=str(tmp_path),
         )

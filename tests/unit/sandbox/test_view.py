@@ -12,7 +12,7 @@ from cloister.sandbox import view
 from cloister.sandbox.environment import SSH_AGENT
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.protect import Placeholder, Protection
-from cloister.sandbox.spec import Bind, Data, SandboxSpec
+from cloister.sandbox.spec import Bind, Data, SandboxSpec, Tmpfs
 
 FILES = {".npmrc": "//r/:_authToken=npm_x\n", ".config/gh/hosts.yml": "github.com:\n"}
 
@@ -113,3 +113,11 @@ def test_go_is_told_that_a_placeholder_is_no_repository(home: Path) -> None:
     assert view.package_environment(settings, Protection(workspace="/w")) == {"GOPROXY": "p"}
     below = Protection(workspace="/w", placeholders=(Placeholder("/w/sub/.git"),))
     assert "GOFLAGS" not in view.package_environment(settings, below)
+
+
+@pytest.mark.parametrize("memory_bytes", [64 << 20, 8 << 30])
+def test_fs_7_what_is_in_memory_is_less_than_the_limit(home: Path, memory_bytes: int) -> None:
+    spec = spec_of(home, {"sandbox": {"memory_bytes": memory_bytes}})
+    sizes = [mount.size_bytes for mount in spec.mounts if isinstance(mount, Tmpfs)]
+    assert len(sizes) >= 4
+    assert sum(size or 1 << 60 for size in sizes) < memory_bytes

@@ -26,8 +26,9 @@ def test_round_trip(tmp_path: Path) -> None:
     try:
         process = registry.identify(child.pid)
         assert process is not None
-        kept = registry.Kept(str(tmp_path), record())
+        kept = registry.Kept(str(tmp_path), record(ports=((8080, 3000),)))
         kept.update(others=(process,), nested=("/w/.git",), launched=True, cgroup="/c")
+        assert kept.record.ports == ((8080, 3000),)
         assert list(registry.records(str(tmp_path))) == [kept.record]
         assert registry.any_record(str(tmp_path))
         assert registry.exists(str(tmp_path), "box")

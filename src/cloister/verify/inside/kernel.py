@@ -199,7 +199,8 @@ def inherited() -> str:
 def process_bomb(found: Probe) -> None:
     limit = CONFIG["pids"]
     if not limit:
-        found.missing = "the configuration sets no limit of processes"
+        live = "it would take processes away from what runs there: run it without --sandbox"
+        found.missing = live if CONFIG.get("live") else "the configuration sets no limit of processes"
         return
     threading.stack_size(65536)
     held = threading.Event()

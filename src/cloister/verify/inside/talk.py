@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 CONFIG: dict[str, Any] = globals().get("CONFIG", {})  # Any: JSON, made by run.py
-WAIT_S = 3.0
+WAIT_S = 5.0
 PROBES: dict[str, Callable[[Probe], None]] = {}
 LIBC = ctypes.CDLL(None, use_errno=True)
 ARM = platform.machine() == "aarch64"
@@ -26,6 +26,7 @@ class Probe:
     def __init__(self) -> None:
         self.attacks: list[dict[str, object]] = []
         self.controls: list[dict[str, object]] = []
+        self.notes: list[str] = []
         self.missing = ""
 
     def attack(self, what: str, attempt: Callable[..., object], *arguments: object) -> None:
@@ -35,6 +36,19 @@ class Probe:
     def control(self, what: str, attempt: Callable[..., object], *arguments: object) -> None:
         """It must succeed, or the attacks show nothing."""
         self.controls.append(_tried(what, attempt, *arguments))
+
+    def note(self, text: str) -> None:
+        """What the claim does not reach here, and why."""
+        self.notes.append(text[:TEXT_LIMIT])
+
+
+class LiveProbe(Probe):
+    """Of a user's live sandbox, where no origin is ours: the control is that the gateway answers."""
+
+    def control(self, what: str, *_: object) -> None:
+        """Whatever it would be elsewhere."""
+        if not self.controls:
+            self.controls.append(_tried("the gateway answers, instead of: " + what, gateway_answers))
 
 
 class RefusedError(Exception):
@@ -67,6 +81,9 @@ def name(which: str) -> str:
 def dial(address: str, port: int) -> socket.socket:
     found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     found.settimeout(WAIT_S)
+    found.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # else a request waits 40 ms behind a handshake
     found.connect((address, port))
     return found
 
@@ -109,6 +126,13 @@ def tunnel(target: str) -> socket.socket:
     return plain
 
 
+def gateway_answers() -> str:
+    plain = dial("127.0.0.1", 3128)
+    with plain:
+        plain.sendall(b"CONNECT evil.invalid:443 HTTP/1.1\r\nHost: evil.invalid:443\r\n\r\n")
+        return str(answer(plain)[0])
+
+
 def get(path: str, host: str, *headers: str) -> bytes:
     lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -130,6 +154,34 @@ def answer(stream: socket.socket) -> tuple[int, bytes]:
             break
         body += part
     return int(head.split(b" ", 2)[1]), head + b"\r\n\r\n" + body
+
+
+def post(host: str, path: str, headers: str, body: str | bytes) -> bytes:
+    data = body.encode() if isinstance(body, str) else body
+    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n".encode() + data
+
+
+def sized(host: str, path: str, body: bytes, *headers: str) -> bytes:
+    """A POST whose body has its length."""
+    return post(host, path, "\r\n".join([f"Content-Length: {len(body)}", *headers]), body)
+
+
+def rest(stream: socket.socket) -> bytes:
+    """All that comes until the stream's end, or its breaking off."""
+    data = b""
+    try:
+        while part := stream.recv(65536):
+            data += part
+    except OSError:
+        pass
+    return data
+
+
+def whole(host: str, request: bytes) -> bytes:
+    """The answer to a request that says `Connection: close`."""
+    with connected(host) as stream:
+        stream.sendall(request)
+        return rest(stream)
 
 
 def asked(stream: socket.socket, request: bytes) -> str:

@@ -20,6 +20,8 @@ def secrets_in_reach(found: Probe) -> None:
         "the placeholder is in the environment",
         lambda: searched(environments(), CONFIG["placeholder"].encode()),
     )
+    known = CONFIG["memory_canary"].encode()
+    found.control("the search of memory finds what is there", lambda: searched(memories(), known))
     found.attack("its value in an environment", lambda: searched(environments(), None))
     found.attack("its value in the memory of a process", lambda: searched(memories(), None))
     found.attack("its value in a file", lambda: searched(files(), None))

@@ -1,0 +1,1 @@
+"""Container engines, as whoever runs or builds with one finds them."""
