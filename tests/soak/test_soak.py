@@ -94,9 +94,10 @@ def report(soak: Soak) -> str:
 
 @pytest.mark.timeout(SECONDS * 2 + 240)
 @pytest.mark.parametrize(
-    "seed",
-    [SEED] if SEED else ["cloister", secrets.token_hex(4)],
-    ids=["fixed", "random"][: 1 if SEED else 2],
+    ("seed", "identity"),
+    [(SEED, "root"), (SEED, "user")] if SEED else [("cloister", "user"), (secrets.token_hex(4), "root")],
+    ids=["root", "user"] if SEED else ["fixed-user", "random-root"],
+    indirect=["identity"],
 )
 def test_soak(
     seed: str, world: Callable[[Identity], Cloister], identity: Identity, client_packages: Path
