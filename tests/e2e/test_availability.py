@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,9 @@ def resident_kib(pid: int) -> int:
     return int(line.split()[1])
 
 
-def flooded(cloister: Cloister, *arguments: str) -> tuple[int, int]:
+def flooded(
+    cloister: Cloister, *arguments: str, afterwards: Callable[[], None] = lambda: None
+) -> tuple[int, int]:
     """Flood, stop, ask once more: how many connections the sandbox had, and the gateway's memory then in KiB.
 
     Afterwards the gateway holds no more than it keeps for the next ones: idle connections to upstreams.
@@ -85,6 +88,7 @@ def flooded(cloister: Cloister, *arguments: str) -> tuple[int, int]:
     process.stdin.flush()
     answer = process.stdout.readline()
     assert answer == "origin saw GET /after\n", (answer, cloister.events("alarm"))
+    afterwards()
     eventually(lambda: descriptors(gateway) < 128, "the gateway lets go of what has ended")
     out, err = process.communicate("end\n", timeout=60)
     assert process.returncode == 0, (out, err)
@@ -100,13 +104,15 @@ def test_av_1_ten_thousand_connections(reach: Cloister) -> None:
 
 
 def test_av_1_thousands_of_tunnels(reach: Cloister) -> None:
-    """Those that are joined with an upstream, which takes them and says nothing, are let go of as well."""
+    """Those that are joined with an upstream, which takes them, says nothing, and resets them in the end."""
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as upstream:  # the kernel accepts for it
         configuration = reach.home / ".config/cloister/config.toml"
         name = '"line.example.test" = "127.0.0.1:'
         before, _, after = configuration.read_text().partition(name)
         reach.configure(f"{before}{name}{upstream.getsockname()[1]}{after[after.index(chr(34)) :]}")
-        held, memory_kib = flooded(reach, "4", "750", "line.example.test", "2222", "line\\n")
+        held, memory_kib = flooded(
+            reach, "4", "750", "line.example.test", "2222", "line\\n", afterwards=upstream.close
+        )
     assert held == 3_000
     assert memory_kib < 150 * 1024
 

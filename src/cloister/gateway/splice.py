@@ -4,8 +4,8 @@ Rule 1: driven by the event loop's reader and writer callbacks: no task and no c
         chunk.
 Rule 2: back-pressure. A source is not read while its sink is full; what waits is COPY_BYTES, or BULK_BYTES
         in as many directions as the allowance has.
-Rule 3: an end of stream is passed on as a half-close, a reset as a reset. Nothing times out here
-        (keepalive does).
+Rule 3: an end of stream is passed on as a half-close, a reset as a reset. Nothing times out here: whether who has
+        ended its stream is still there to listen, the kernel finds out (keepalive), and is asked now and then.
 Rule 4: an idle splice holds two descriptors and no buffer.
 
 All is copied through one shared buffer: two system calls a message. A source that fills COPY_BYTES is bulk, and read in
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from cloister.gateway.allowance import Allowance
 
 COPY_BYTES = 16 * 1024  # one TLS record; also the most that a stalled direction holds without an allowance
 BULK_BYTES = 128 * 1024
+_LOOK_S = 60.0  # between two looks at a side that has ended its stream
+_KEEPALIVE_IDLE_S = 60
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) sends RST
 
 _BUFFER = memoryview(bytearray(BULK_BYTES))  # shared: it is empty again before a callback returns
@@ -32,7 +35,7 @@ _BUFFER = memoryview(bytearray(BULK_BYTES))  # shared: it is empty again before 
 class Splice:
     """Two sockets joined. Owns both and closes them; `on_end(splice)` is called once, after that."""
 
-    __slots__ = ("_down", "_loop", "_on_end", "_open", "_up", "error")
+    __slots__ = ("_down", "_look", "_loop", "_on_end", "_open", "_up", "error")
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Splice:
         self._loop = loop
         self._on_end = on_end
         self._open = True
+        self._look: asyncio.TimerHandle | None = None
         self.error: Exception | None = None
         self._up = _Direction(self, loop, allowance, client, upstream)
         self._down = _Direction(self, loop, allowance, upstream, client)
@@ -80,13 +84,27 @@ class Splice:
                 side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._finish()
 
-    def direction_ended(self) -> None:
-        """Called by a direction that has passed on its end of stream."""
+    def direction_ended(self, source: socket.socket) -> None:
+        """Called by a direction that has passed on the end of its source's stream."""
         if self._open and self._up.ended and self._down.ended:
             self._finish()
+        elif self._open:
+            # No event tells that it is gone: its end of stream would be readable for ever, so nobody waits for it.
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+            self._look = self._loop.call_later(_LOOK_S, self._look_at, source)
+
+    def _look_at(self, source: socket.socket) -> None:
+        if number := source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.fail(OSError(number, os.strerror(number)))
+        else:
+            self._look = self._loop.call_later(_LOOK_S, self._look_at, source)
 
     def _finish(self) -> None:
         self._open = False
+        if self._look is not None:
+            self._look.cancel()
         for direction in (self._up, self._down):
             direction.stop()
         self._up.source.close()
@@ -218,4 +236,4 @@ class _Direction:
         self._loop.remove_reader(self.source.fileno())
         self.sink.shutdown(socket.SHUT_WR)
         self.ended = True
-        self._splice.direction_ended()
+        self._splice.direction_ended(self.source)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from cloister.gateway import splice
 from cloister.gateway.allowance import Allowance
 from cloister.gateway.splice import BULK_BYTES, COPY_BYTES, Splice
 
@@ -232,3 +233,49 @@ async def _send_some(loop: asyncio.AbstractEventLoop, sock: socket.socket, data:
     finally:
         loop.remove_writer(sock.fileno())
     return sock.send(data)
+
+
+@pytest.mark.parametrize("gone", ["client", "upstream"])
+def test_av_1_who_has_left_is_noticed_although_the_other_says_nothing(
+    gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end of stream looks like a half-close; that nobody is there any more, the kernel finds out."""
+    monkeypatch.setattr(splice, "_LOOK_S", 0.2)
+    monkeypatch.setattr(splice, "_KEEPALIVE_IDLE_S", 1)
+
+    async def test(bench: Bench) -> None:
+        bench.splice.start()
+        leaving = getattr(bench, gone)
+        leaving.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)  # else its kernel waits a minute
+        leaving.close()
+        ended = await bench.ended
+        assert isinstance(ended.error, OSError)
+
+    run(test)
+
+
+def test_a_half_close_lasts_as_long_as_both_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splice, "_LOOK_S", 0.05)
+    monkeypatch.setattr(splice, "_KEEPALIVE_IDLE_S", 1)
+
+    async def test(bench: Bench) -> None:
+        bench.splice.start()
+        bench.client.shutdown(socket.SHUT_WR)
+        assert await read_all(bench.upstream) == b""
+        looks = 0
+        look = Splice._look_at
+
+        def counting(self: Splice, source: socket.socket) -> None:
+            nonlocal looks
+            looks += 1
+            look(self, source)
+
+        monkeypatch.setattr(Splice, "_look_at", counting)
+        while looks < 30:  # more than a keepalive's time
+            await asyncio.sleep(0.05)
+        await bench.loop.sock_sendall(bench.upstream, b"late")
+        bench.upstream.close()
+        assert await read_all(bench.client) == b"late"
+        assert (await bench.ended).error is None
+
+    run(test)
