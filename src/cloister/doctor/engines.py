@@ -18,8 +18,9 @@ _EMBEDDED = "or do without containers: --runtime embedded"
 class EngineFacts:
     """What was found of an engine. Without `program` it is not installed; with an `error` it does not answer.
 
-    `local`: it runs on this kernel; if not, `shares`: in a machine of this host. `limits`: its control groups hold memory, CPUs and processes. `images`: those of
-    ours that it has; `outdated`: of these, the ones that this cloister would build otherwise.
+    `local`: it runs on this kernel; if not, `shares`: in a machine of this host. `limits`: its control groups hold
+    memory, CPUs and processes. `images`: those of ours that it has; `outdated`: of these, the ones that this cloister
+    would build otherwise.
     """
 
     name: str
