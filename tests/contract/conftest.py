@@ -23,6 +23,7 @@ RUNTIMES = {
     "docker": ("docker", "docker", False, "host"),
     "docker-root": ("docker", "docker", True, "host"),
     "docker-gateway": ("docker", "docker", False, "container"),
+    "docker-vm": ("docker", "docker", False, "host"),  # its client says what one of a virtual machine's says
     "podman": ("podman", "rootless_podman", False, "host"),
     "podman-root": ("podman", "podman", True, "host"),
 }
@@ -88,6 +89,8 @@ def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[Wo
         },
     )
     cloister.directory(cloister.project)
+    if name == "docker-vm":
+        _be_in_a_machine(cloister)
     authority_: Authority = request.getfixturevalue("authority")
     https: HttpsOrigin = request.getfixturevalue("origin")
     http: HttpsOrigin = request.getfixturevalue("http_origin")
@@ -122,6 +125,18 @@ upstream_ca = ["{ca}"]
     if engine is not None and (left := world.volumes()):
         engine("volume", "rm", "--force", *left, check=False)
     shutil.rmtree(base, ignore_errors=True)
+
+
+def _be_in_a_machine(cloister: Cloister) -> None:
+    """A client first on PATH whose engine has another kernel. So cloister must do without all that needs this one."""
+    program = shutil.which("docker")
+    client = (
+        f'#!/bin/sh\nif [ "$1" = info ]; then {program} "$@" | '
+        'sed \'s/"KernelVersion":"[^"]*"/"KernelVersion":"6.6.0-linuxkit"/\'\n'
+        f'else exec {program} "$@"; fi\n'
+    )
+    cloister.write(cloister.base / "bin/docker", client, 0o755)
+    cloister.extra_environment["PATH"] = f"{cloister.base}/bin:/usr/bin:/bin"
 
 
 @pytest.fixture(params=PARAMETERS)

@@ -115,13 +115,6 @@ def test_an_images_own_entry_point_user_and_variables_widen_nothing(contained: W
         engine("rmi", hostile)
 
 
-def test_the_gateway_in_a_container_is_refused_by_name(contained: World) -> None:
-    text = (contained.cloister.home / ".config/cloister/config.toml").read_text()
-    contained.cloister.configure(text.replace("[sandbox]", '[sandbox]\ngateway = "container"'))
-    done = contained.cloister("run", "--", "/bin/true", timeout_s=120)
-    assert (done.code, "gateway cannot run in a container" in done.err) == (125, True)
-
-
 def test_the_holder_has_given_everything_up(contained: World) -> None:
     """The namespace's owner: no capability that it could use, no new privileges, and nothing of the agent's."""
     assert contained.engine is not None

@@ -61,10 +61,8 @@ def test_the_gateway(world: World) -> None:
     eventually(lambda: "the gateway ended" in log.read_text())  # said once everything is gone
 
 
-@pytest.mark.parametrize("part", ["holder", "agent", "gateway"])
+@pytest.mark.parametrize("part", ["holder", "agent"])
 def test_a_container(world: World, part: str) -> None:
-    if part == "gateway" and world.gateway == "host":
-        pytest.skip("the gateway runs on the host; test_the_gateway kills it")
     if world.engine is None:
         init = up(world)["init"]
         assert isinstance(init, list)

@@ -305,6 +305,18 @@ def git_as_is(patch: Patch, _: Path) -> None:
     patch.setattr(gitsettings, "FORCED", "")
 
 
+@mutation("smuggled-options")
+def smuggled_options(patch: Patch, _: Path) -> None:
+    """A command's words stand where bubblewrap looks for its own options."""
+    patch.setattr(
+        bwrap_argv,
+        "argv",
+        lambda spec, *, bwrap, descriptors, rlimits: [
+            bwrap, "--args", str(descriptors.options), *spec.command,
+        ],
+    )  # fmt: skip
+
+
 @mutation("any-name")
 def any_name(patch: Patch, _: Path) -> None:
     """Any text is a sandbox's name, and any last component of a path that of a project's state."""

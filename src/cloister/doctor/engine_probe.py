@@ -33,6 +33,7 @@ def look(name: str, environ: Mapping[str, str], *, untrusted: Sequence[str]) -> 
         version=str(found["version"]),
         rootless=bool(found["rootless"]),
         local=bool(found["local"]),
+        shares=bool(found.get("shares")),
         limits=bool(found["limits"]),
         images=tuple(image for image, state in states.items() if state is not build.State.MISSING),
         outdated=tuple(image for image, state in states.items() if state is build.State.OUTDATED),

@@ -18,8 +18,9 @@ _EMBEDDED = "or do without containers: --runtime embedded"
 class EngineFacts:
     """What was found of an engine. Without `program` it is not installed; with an `error` it does not answer.
 
-    `local`: it runs on this kernel. `limits`: its control groups hold memory, CPUs and processes. `images`: those of
-    ours that it has; `outdated`: of these, the ones that this cloister would build otherwise.
+    `local`: it runs on this kernel; if not, `shares`: in a machine of this host. `limits`: its control groups hold
+    memory, CPUs and processes. `images`: those of ours that it has; `outdated`: of these, the ones that this cloister
+    would build otherwise.
     """
 
     name: str
@@ -29,6 +30,7 @@ class EngineFacts:
     version: str = ""
     rootless: bool = False
     local: bool = True
+    shares: bool = False
     limits: bool = True
     images: tuple[str, ...] = ()
     outdated: tuple[str, ...] = ()
@@ -43,10 +45,10 @@ def check(facts: EngineFacts) -> Check:
         return warn(name, f"{facts.program} is here, but {facts.error}.", facts.remedy)
     kind = "rootless" if facts.rootless else "as root"
     answers = f"{name} {facts.version or '(of an unknown version)'}, {kind}, answers"
-    if not facts.local:
+    if not facts.local and not facts.shares:
         return warn(
             name,
-            f"{answers}, on another kernel: in a virtual machine, or on another machine.",
+            f"{answers}, on another machine, or in one that shows it no files of this host.",
             f"use an engine of this host, {_EMBEDDED}",
         )
     if name == "docker" and facts.rootless:

@@ -5,6 +5,7 @@ eventfd(2), which knows no end of file, before it arms a signal of its own. Kill
 child that waits for ever, holds the caller's terminal and is named by no record. The namespace names it.
 
 Rule 1: a process is killed through a pidfd that was opened before it was looked at, so never another with its pid.
+Rule 2: never in this process's own namespace: that is no sandbox's, and everything of the user's is in it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _ROUNDS = 50  # each sees what the killed of the last one were just forking
 
 def evict(network_namespace: int) -> int:
     """Kill all processes in the namespace of that descriptor, and wait for their end; how many there were."""
-    wanted = os.fstat(network_namespace)
+    wanted, ours = os.fstat(network_namespace), os.stat("/proc/self/ns/net")
+    if (wanted.st_dev, wanted.st_ino) == (ours.st_dev, ours.st_ino):
+        return 0
     killed = 0
     for _ in range(_ROUNDS):
         found = [

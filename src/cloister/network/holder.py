@@ -60,7 +60,7 @@ def call(directory: str) -> socket.socket:
     It moves its socket to its place once it listens. TimeoutError if it never comes.
     """
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    watching = linux.watch_directory(directory)
+    watching = linux.watch_directories([directory])
     try:
         poll = select.poll()
         poll.register(watching, select.POLLIN)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+from cloister.engines import api
 from cloister.engines import client as clients
 from cloister.errors import HostError
 from cloister.runtimes import oci_failures
@@ -29,7 +30,8 @@ _QUESTIONS = {DOCKER: ("info", "--format", "{{json .}}"), PODMAN: ("info", "--fo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """An engine that has answered. `local`: it runs on this kernel and can pass descriptors to us.
+    """An engine that has answered. `local`: it runs on this kernel and can pass descriptors to us. If not, `shares`: it
+    is in a virtual machine of this host (Docker Desktop, OrbStack), which shows it this host's files.
 
     `limits`: control groups hold memory, CPUs and processes there. `init`: the program for podman's --init; empty where
     the engine brings its own, or there is none (`has_init`).
@@ -44,10 +46,23 @@ class Engine:
     remapped: bool = False  # Docker's userns-remap
     has_init: bool = True
     init: str = ""
+    shares: bool = False
+    machine: str = ""  # of one that is not local, the kind of processor, and how many
+    cpus: int = 0
 
     def argv(self, arguments: Sequence[str]) -> list[str]:
         """A command line of its client."""
         return [self.program, *arguments]
+
+    def look_up(self, kind: str, name: str) -> dict[str, object] | None:
+        """What it says itself of a container or an image (api.py); None: ask its client."""
+        where = api.address(self.environment) if self.name == DOCKER else None
+        return None if where is None else api.look_up(where, kind, name)
+
+    def start(self, container: str, *, timeout_s: float) -> bool:
+        """Start a container in the background; False: let its client do it, and say what is wrong."""
+        where = api.address(self.environment) if self.name == DOCKER else None
+        return where is not None and api.start(where, container, timeout_s=timeout_s)
 
     def ask(self, *arguments: str, timeout_s: float = _ASK_S, stdin: bytes = b"") -> proc.Finished:
         """Run one of its commands to the end. HostError if it hangs or is gone."""
@@ -86,6 +101,9 @@ def find(name: str, environ: Mapping[str, str], *, workspace: str, state_directo
         remapped=bool(stored["remapped"]),
         has_init=bool(stored["has_init"]),
         init=str(stored["init"]),
+        shares=bool(stored.get("shares")),
+        machine=str(stored.get("machine", "")),
+        cpus=int(str(stored.get("cpus", 0))),
     )
 
 
@@ -107,7 +125,8 @@ def look(name: str, program: str, environment: Mapping[str, str]) -> dict[str, o
             raise oci_failures.failure(
                 name, "ask what it is", said or "\n".join(answer.get("ServerErrors") or ())
             )
-        return _of_docker(answer, environment)
+        facts = _of_docker(answer, environment)
+        return facts if facts["local"] else facts | _elsewhere(answer, program, environment)
     if done.code or "host" not in answer:
         raise oci_failures.failure(name, "ask what it is", said)
     return _of_podman(answer)
@@ -125,6 +144,23 @@ def _of_docker(answer: dict[str, object], environment: Mapping[str, str]) -> dic
         "has_init": True,
         "init": "",
         "version": str(answer.get("ServerVersion", "")),
+    }
+
+
+def _elsewhere(answer: dict[str, object], program: str, environment: Mapping[str, str]) -> dict[str, object]:
+    """What matters of a Docker on another kernel. One behind a socket of this host's is in a machine of this host's."""
+    question = [program, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    try:
+        endpoint = proc.run(question, environment=environment, timeout_s=_ASK_S).output.decode(
+            errors="replace"
+        )
+    except OSError:  # TimeoutError too
+        endpoint = ""
+    cpus = answer.get("NCPU")
+    return {
+        "shares": endpoint.startswith("unix:"),
+        "machine": str(answer.get("Architecture", "")),
+        "cpus": cpus if isinstance(cpus, int) else 0,
     }
 
 

@@ -58,6 +58,11 @@ class Launch:
     hostname: str
     unset: tuple[str, ...] = ()  # variables that the image may set in vain
 
+    @property
+    def gated(self) -> bool:
+        """Whether the command is held back until it is looked at: by the image's shell, at a FIFO of this host's."""
+        return self.image.has_sh and self.engine.local
+
 
 class Running:
     """A started sandbox. `client` is the engine's command that ends when the agent does; `init` its first process."""
@@ -66,8 +71,8 @@ class Running:
         self.engine, self.names, self.line = how.engine, how.names, line
         self.attached = how.attached
         self.client: subprocess.Popen[bytes] | None = None
-        self.held = how.image.has_sh  # the command waits for `release`
-        self._gate = how.public_directory if how.image.has_sh else None
+        self.held = how.gated  # the command waits for `release`
+        self._gate = how.public_directory if how.gated else None
 
     def release(self) -> None:
         """Let the command run. Called once, when it has been looked at."""
@@ -82,9 +87,19 @@ class Running:
 
     def init(self) -> int | None:
         """The agent's first process, as a number of this host; None where it has ended, or is not seen here."""
+        if not self.engine.local:
+            return None  # the number is another kernel's
+        match self.engine.look_up("containers", self.names.agent):
+            case {"State": {"Pid": int(pid)}}:
+                return pid or None
         done = self.engine.ask("inspect", "--type=container", "--format={{.State.Pid}}", self.names.agent)
         text = done.output.decode(errors="replace").strip()
         return int(text) if text.isdigit() and text != "0" else None
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the command by way of the engine, where its process is not seen here."""
+        self.engine.ask("kill", f"--signal={number}", self.names.agent)
+        return True
 
     def exit_code(self) -> int:
         """How the agent ended, in the engine's words. HostError if the engine does not know any more."""
@@ -126,8 +141,8 @@ def host(engine: Engine) -> oci_argv.Host:
         limits=engine.limits,
         has_init=engine.has_init,
         init=engine.init,
-        cpus=os.cpu_count() or 1,
-        ipv6=os.path.exists("/proc/sys/net/ipv6"),
+        cpus=engine.cpus or os.cpu_count() or 1,
+        ipv6=not engine.local or os.path.exists("/proc/sys/net/ipv6"),
     )
 
 

@@ -27,6 +27,17 @@ SHARED_MEMORY_BYTES = 1 << 30
 # supervisor has looked. End of file, because the supervisor died, is no permission.
 READY, GO = "ready", "go"
 GATE_SCRIPT = f"printf r >/run/cloister/{READY} && read -r go </run/cloister/{GO} || exit 125\n"
+# In a virtual machine nobody outside sees the process that becomes the command: it looks at itself, as invariants.py
+# would. The shell is the image's own; an image that lies harms the sandbox that is made of it.
+CHECK_SCRIPT = """\
+while read -r key value; do
+  case $key in
+  Cap*:) [ "$value" = 0000000000000000 ] ;;
+  NoNewPrivs:) [ "$value" = 1 ] ;;
+  Seccomp:) [ "$value" = 2 ] ;;
+  esac || { echo "cloister: the sandbox is not what it must be ($key $value): its command was not run" >&2; exit 125; }
+done </proc/self/status || exit 125
+"""
 GATEWAY_USER = 65532  # nobody's: the image gives it the directory of the socket (oci_runtime.py)
 _GATEWAY_MEMORY_BYTES = 512 << 20
 _GATEWAY_PROCESSES = 128
@@ -286,7 +297,7 @@ def _command(spec: SandboxSpec, agent: Agent, host: Host) -> list[str]:
         spec.command,
         pids=None if host.limits else limits.pids,
         memory_bytes=None if host.limits else limits.memory_bytes,
-        before=GATE_SCRIPT if agent.gated else "",
+        before=GATE_SCRIPT if agent.gated else CHECK_SCRIPT,
     )
 
 

@@ -52,8 +52,8 @@ class Starting:
             spec = oci_files.place(spec, f"{how.directory}.files", ca_bundle=how.ca_bundle)
             spec = _stage(spec, how)
             self._both(spec)
-            running.client = self._agent(_make_gate(how) if how.image.has_sh else None)
-            if how.image.has_sh:  # it waits at the gate, all mounted; else `remove_files` does it in the end
+            running.client = self._agent(_make_gate(how) if how.gated else None)
+            if how.gated:  # it waits at the gate, all mounted; else `remove_files` does it in the end
                 staging.detach(f"{how.directory}.mounts")
         except BaseException:
             self.abandon()
@@ -94,7 +94,8 @@ class Starting:
                 client = proc.begin(how.engine.argv(argv), environment=how.engine.environment, attached=True)
                 self._await_ready(ready, client)
                 return client
-            self._finish(self._begin(argv), "start the sandbox's container")
+            if not how.engine.start(how.names.agent, timeout_s=self._left_s()):
+                self._finish(self._begin(argv), "start the sandbox's container")
             client = self._begin(oci_argv.wait_container(how.names.agent))
             self._await_ready(ready, client)
             self._children.remove(client)
@@ -134,7 +135,7 @@ class Starting:
                 unset=tuple(name for name in how.unset if name not in {**how.engine.environment, **set_here}),
                 terminal=how.terminal,
                 stdin=how.attached,
-                gated=how.image.has_sh,
+                gated=how.gated,
                 has_sh=how.image.has_sh,
             )
             argv = oci_argv.create_agent(how.names, spec, agent, self._host)

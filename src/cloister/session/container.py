@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from cloister.audit.log import Event
 from cloister.errors import CloisterError, HostError
 from cloister.runtimes import engine as engines
 from cloister.runtimes import (
@@ -35,6 +34,10 @@ from cloister.session.terminal import Terminal
 from cloister.session.wait import Waiter
 from cloister.system import cgroup, files, proc
 from cloister.values import dataclass, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloister.session.host_watch import HostWatch
 
 _END_S = 20.0
 
@@ -61,12 +64,12 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     engine = engines.find(
         str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
     )
-    elsewhere = sandbox.get("gateway") == "container"
+    elsewhere = sandbox.get("gateway") == "container" or not engine.local
     _check(engine, plan, elsewhere=elsewhere)
     named = str(sandbox.get("image") or "")
-    ours, reference = _reference(named, workspace)
+    ours, named_there = reference(named, workspace)
     try:
-        image = oci_image.look(engine, reference, state_directory)
+        image = oci_image.look(engine, named_there, state_directory)
     except HostError as error:
         if not ours or "is not there" not in error.brief:
             raise
@@ -87,7 +90,7 @@ def is_current(
     return (found.engine.name, found.image.id) == (container.engine, container.image)
 
 
-def _reference(named: str, workspace: str) -> tuple[str, str]:
+def reference(named: str, workspace: str) -> tuple[str, str]:
     """The image's name among ours, or "", and how the engine knows it."""
     if named and not named.isalpha():  # ours are plain words
         return "", named
@@ -101,14 +104,19 @@ def _reference(named: str, workspace: str) -> tuple[str, str]:
 
 def run(start: live.Start, place: Place) -> int:
     """Start the sandbox and wait for its end; returns the command's exit code."""
-    project, kept, gateway = start.project, start.kept, start.gateway
-    sandbox_id = kept.record.sandbox_id
     if start.on_started is not None and not place.image.has_sleep:
         raise HostError(
             f"the image {place.image.reference!r} has no `sleep`, by which a sandbox stays",
             resolution="run its program in a sandbox of its own: cloister run -- PROGRAM",
         )
     _tell_of_limits(start, place)
+    with live.Audited(start.project, start.kept.record.sandbox_id) as audited:
+        audited.code = _run(start, place)
+    return audited.code
+
+
+def _run(start: live.Start, place: Place) -> int:
+    kept, gateway = start.kept, start.gateway
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
     kept.update(others=live.processes(gateway.pid))
@@ -116,8 +124,8 @@ def run(start: live.Start, place: Place) -> int:
     try:
         found = live.scan_workspace(start)
         spec = _spec(start, place, found)
-        audit = live.begin_audit(project, sandbox_id)
         live.pass_agent(start)
+        watch = _watch(start, place, spec)
     except BaseException:
         starting.abandon()
         raise
@@ -133,17 +141,19 @@ def run(start: live.Start, place: Place) -> int:
             if (init := running.init()) is not None:  # None: the engine's processes are not seen here
                 waiter.is_started(init, made=True)
                 live.check_invariants(init)
+            else:
+                waiter.deliver = running.signal
+            if watch is not None:
+                watch.settle()
             if live.has_sibling(start):
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
                 start.on_started()
-            code = _wait(waiter, running, start, found)
+            return _wait(waiter, running, start, found, watch)
         except BaseException:
             running.kill()
             raise
-    audit.write(Event(kind="end", status=code))
-    return code
 
 
 def _tell_of_limits(start: live.Start, place: Place) -> None:
@@ -152,6 +162,14 @@ def _tell_of_limits(start: live.Start, place: Place) -> None:
         start.tell(
             f"{place.engine.name} has no control groups here, so the limit of {cpus:g} CPUs does not hold"
         )
+
+
+def _watch(start: live.Start, place: Place, spec: SandboxSpec) -> HostWatch | None:
+    if place.engine.local or live.is_private(start):
+        return None
+    from cloister.session import host_watch  # only where no mount of the sandbox's can be seen
+
+    return host_watch.HostWatch(spec, start.source)
 
 
 def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
@@ -253,16 +271,35 @@ def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
             resolution='set [sandbox] gateway = "host", or take [ssh] agent out',
         )
     if not engine.local:
-        raise HostError(
-            f"the {engine.name} engine runs on another machine, or in a virtual one: no socket can be passed on",
-            details="the gateway runs on this host, and takes the sandbox's sockets over a Unix socket",
-            resolution="use an engine of this host, or do without containers: --runtime embedded",
-        )
+        _check_machine(engine)
     if engine.name == engines.DOCKER and engine.rootless:
         raise HostError(
             "rootless Docker gives every file of yours to its containers' root",
             details="it cannot run the agent as another user who owns the workspace, as rootless Podman can",
             resolution="use Podman: --runtime podman",
+        )
+
+
+def _check_machine(engine: engines.Engine) -> None:
+    """An engine in a virtual machine of this host serves, the gateway beside it; one on another machine does not."""
+    another = "use an engine of this host, or do without containers: --runtime embedded"
+    if not engine.shares:
+        raise HostError(
+            f"the {engine.name} engine runs on another machine, or in one that shows it no files of this host",
+            details="workspace and home are directories of this host, and the sandbox must see them",
+            resolution=another,
+        )
+    if engine.machine and engine.machine != os.uname().machine:
+        raise HostError(
+            f"the {engine.name} engine's machine has another kind of processor ({engine.machine}) than this host",
+            details="the gateway's container runs this host's Python",
+            resolution=another,
+        )
+    if os.geteuid() == 0:
+        raise HostError(
+            f"as root, cloister does not use a {engine.name} engine in a virtual machine",
+            details="the agent would own nothing of the workspace: ID-mapped mounts do not reach into the machine",
+            resolution="run it as an ordinary user",
         )
 
 
@@ -332,10 +369,17 @@ def _check_mounts(
     live.check_mounts(spec, init, found_workspace)
 
 
-def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protection) -> int:
+def _wait(
+    waiter: Waiter, running: oci.Running, start: live.Start, found: Protection, watch: HostWatch | None
+) -> int:
     line = running.line.connection if running.line is not None else None
     if running.client is None:
         raise TypeError("the sandbox has not been started")
+
+    def replaced() -> bool:
+        if watch is not None:
+            watch.check()
+        return True
 
     def holder_ended() -> bool:
         with suppress(OSError):
@@ -349,8 +393,8 @@ def _wait(waiter: Waiter, running: oci.Running, start: live.Start, found: Protec
     waiter.until_ended(
         running.client.pid,
         start.gateway,
-        line.fileno() if line is not None else None,
-        holder_ended,
+        line.fileno() if line is not None else watch.fileno() if watch is not None else None,
+        holder_ended if line is not None else replaced,
         lambda init: live.guard(start, found, init),
     )
     proc.reap(running.client, timeout_s=_END_S)

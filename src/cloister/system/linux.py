@@ -12,6 +12,10 @@ import errno
 import os
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -38,8 +42,10 @@ MS_REC = 0x4000
 MS_SLAVE = 0x80000
 MNT_DETACH = 2
 
+IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
+IN_DELETE = 0x200
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -111,14 +117,18 @@ def clear_capabilities() -> None:
     _check(_libc.capset(header, bytes(24)), "capset")
 
 
-def watch_directory(directory: str) -> int:
-    """A descriptor that becomes readable when something comes into a directory (inotify(7)). OSError."""
+def watch_directories(directories: Sequence[str]) -> int:
+    """A descriptor that becomes readable when a name comes into one, or goes out of it (inotify(7)). OSError."""
     descriptor: int = _libc.inotify_init1(ctypes.c_int(os.O_CLOEXEC))
     _check(descriptor, "inotify_init1")
-    flags = ctypes.c_uint32(IN_CREATE | IN_MOVED_TO)
-    _check(
-        _libc.inotify_add_watch(ctypes.c_int(descriptor), os.fsencode(directory), flags), "inotify_add_watch"
-    )
+    flags = ctypes.c_uint32(IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE)
+    try:
+        for directory in directories:
+            added = _libc.inotify_add_watch(ctypes.c_int(descriptor), os.fsencode(directory), flags)
+            _check(added, "inotify_add_watch", directory)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

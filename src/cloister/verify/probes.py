@@ -231,6 +231,11 @@ PROBES: tuple[Probe, ...] = (
         "write, replace and remove cloister.toml", "unprotected", own_origin=False,
     ),
     _probe(
+        "CFG-2", KERNEL, "Nothing that others write becomes an option of what makes the sandbox.",
+        "words of commands, values, a hostile devcontainer.json; with an engine, an image with its own user, entry"
+        " point, volumes, variables and labels", "smuggled-options", sides=(HOST,),
+    ),
+    _probe(
         "CFG-3", KERNEL, "A project's or a sandbox's name is nothing but a name.",
         "names that lead elsewhere, look like options, hold quotes, or are very long, through the real command",
         "any-name", sides=(HOST,),

@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from cloister import __version__
 from cloister.config.settings import Overrides
@@ -79,6 +79,7 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
     plan = prepare.current_plan(
         project, environ, Overrides(runtime=options.runtime) if options.runtime else None
     )
+    plan = _with_image(plan, project.workspace)
     if options.sandbox is not None:
         made: tuple[str, ...] = (EXEC,)
         results = live.attacked(options.sandbox, plan, chosen, environ, progress)
@@ -113,6 +114,16 @@ def probes(only: Sequence[str]) -> tuple[Probe, ...]:
     return tuple(probe for probe in PROBES if not only or probe.id in only)
 
 
+def _with_image(plan: plans.Plan, workspace: str) -> plans.Plan:
+    """The image of the project's language by its name: the verification's own workspaces have no language."""
+    sandbox = plan["sandbox"]
+    if not isinstance(sandbox, dict) or prepare.runtime(plan) == prepare.EMBEDDED or sandbox.get("image"):
+        return plan
+    from cloister.images import choose  # deferred: it parses all layers
+
+    return {**plan, "sandbox": {**sandbox, "image": choose.detected(workspace).image}}
+
+
 def _runtime(sandbox: registry.Record | None, plan: plans.Plan) -> str:
     if sandbox is None:
         return prepare.runtime(plan)
@@ -145,7 +156,8 @@ def _staged(
         stack.callback(first.end)
         later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
-        others = {name: _host_attacker(name, world) for name, world in theirs.items()}
+        tokens = stack.enter_context(_tokens())
+        others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
         for other in others.values():
             stack.callback(other.end)
         witnesses.start()
@@ -202,8 +214,20 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
-def _host_attacker(name: str, world: worlds.World) -> Attacker:
-    return Attacker(lambda: outside.run(name, world))
+@contextmanager
+def _tokens() -> Iterator[tuple[int, int]]:
+    """A pipe with as many bytes as probes of the host may run at a time."""
+    pipe = os.pipe()
+    try:
+        os.write(pipe[1], outside.TOKEN * outside.AT_ONCE)
+        yield pipe
+    finally:
+        for descriptor in pipe:
+            os.close(descriptor)
+
+
+def _host_attacker(name: str, world: worlds.World, tokens: tuple[int, int]) -> Attacker:
+    return Attacker(lambda: outside.run(name, world, tokens))
 
 
 def _note(text: str) -> None:

@@ -1,6 +1,7 @@
 """What stands outside of the sandbox and writes down what arrives: an origin, and listeners that nobody may reach.
 
-Rule 1: everything listens on loopback alone, and is bound before a process is forked; `start` makes the threads.
+Rule 1: everything listens on loopback alone (or where `make compare` says, in a network namespace of its own), and is
+        bound before a process is forked; `start` makes the threads.
 Rule 2: what is received is kept, up to a limit, with the name that it came for. `origin.py` says what is received.
 """
 
@@ -30,18 +31,21 @@ class Witnesses:
     pieces, each with the name that it came for ("" where there was none).
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, address: str = "127.0.0.1", https_port: int = 0, http_port: int = 0, other_port: int = 0
+    ) -> None:
         self._lock = threading.Lock()
         self._arrived: list[tuple[str, bytes]] = []
         self._kept_bytes = 0
         self._closed = False
-        self.https = _listener(socket.AF_INET, ("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.https = _listener(family, (address, https_port))
         # The same port elsewhere: where a name that was resolved anew would lead (NAME-5).
         self.other = _listener(socket.AF_INET, (overlay.OTHER_LOOPBACK, self.https.getsockname()[1]))
-        self.http = _listener(socket.AF_INET, ("127.0.0.1", 0))
-        self.tcp = _listener(socket.AF_INET, ("127.0.0.1", 0))
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
+        self.http = _listener(family, (address, http_port))
+        self.tcp = _listener(family, (address, other_port))
+        self.udp = socket.socket(family, socket.SOCK_DGRAM)
+        self.udp.bind((address, other_port))
         self.abstract_name = f"cloister-verify-{os.urandom(6).hex()}"
         self.abstract = _listener(socket.AF_UNIX, f"\0{self.abstract_name}")
         identities = _Identities()

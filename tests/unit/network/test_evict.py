@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -46,3 +48,16 @@ def test_what_is_left_in_the_namespace_dies_and_nothing_else() -> None:
             assert evict.evict(namespace) == 0
         finally:
             os.close(namespace)
+
+
+def test_nothing_dies_in_our_own_namespace() -> None:
+    """Whoever passes it by mistake would end everything of the user's. Tried from a namespace of the test's own."""
+    code = (
+        "import os, subprocess, sys; from cloister.network import evict; "
+        "other = subprocess.Popen(['sleep', '60']); "
+        "killed = evict.evict(os.open('/proc/self/ns/net', os.O_RDONLY)); "
+        "alive = other.poll() is None; other.kill(); print(killed, alive)"
+    )
+    argv = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "0 True\n", done.stderr

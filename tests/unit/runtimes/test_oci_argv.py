@@ -51,6 +51,14 @@ HOLDER = oci_argv.Holder(
     hostname="cloister",
     seccomp="/state/seccomp.json",
 )
+GATEWAY = oci_argv.Gateway(
+    image="cloister-gateway:0123",
+    argv=("/usr/bin/python3", "-I", "-S", "-c", "main()"),
+    library_path="/usr/lib",
+    target="/cloister-holder",
+    directory="/run/cloister-gateway",
+    seccomp="/state/seccomp.json",
+)
 AGENT = oci_argv.Agent(image="sha256:abc", seccomp="/state/seccomp.json", environment=7)
 
 
@@ -72,6 +80,23 @@ def test_agent(name: str) -> None:
     compare(f"agent-{name}", oci_argv.create_agent(NAMES, SPEC, AGENT, HOSTS[name]))
 
 
+@pytest.mark.parametrize("name", HOSTS)
+def test_with_the_gateway_in_a_container(name: str) -> None:
+    compare(f"gateway-{name}", oci_argv.run_gateway(NAMES, GATEWAY, HOSTS[name]))
+    holder = oci_argv.run_holder(NAMES, replace(HOLDER, volume=NAMES.volume), HOSTS[name])
+    assert f"--mount=type=volume,source={NAMES.volume},target=/cloister-holder" in holder
+    assert not [word for word in holder if "type=bind" in word]
+
+
+def test_what_is_made_for_it_is_removed_by_name() -> None:
+    assert oci_argv.create_volume(NAMES)[-1] == "cloister-project-0123456789ab-abcdef-sockets"
+    assert "--label=dev.cloister.project=project-0123456789ab" in oci_argv.create_volume(NAMES)
+    assert oci_argv.remove_gateway(NAMES) == [
+        ["rm", "--force", "--volumes", "cloister-project-0123456789ab-abcdef-gateway"],
+        ["volume", "rm", "--force", "cloister-project-0123456789ab-abcdef-sockets"],
+    ]
+
+
 def test_agent_of_an_image_without_a_shell() -> None:
     agent = replace(AGENT, has_sh=False, gated=False, terminal=True, stdin=True, passed=("KEY",))
     argv = oci_argv.create_agent(NAMES, replace(SPEC, command=("/app", "-x")), agent, HOSTS["docker"])
@@ -88,20 +113,21 @@ def test_exec() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTS)
-@pytest.mark.parametrize("what", ["holder", "agent"])
+@pytest.mark.parametrize("what", ["holder", "agent", "gateway"])
 def test_what_every_container_is_denied(name: str, what: str) -> None:
     """Nothing is allowed by absence, and no option can undo one of these."""
-    argv = (
-        oci_argv.run_holder(NAMES, HOLDER, HOSTS[name])
-        if what == "holder"
-        else oci_argv.create_agent(NAMES, SPEC, AGENT, HOSTS[name])
-    )
+    argv = {
+        "holder": oci_argv.run_holder(NAMES, HOLDER, HOSTS[name]),
+        "agent": oci_argv.create_agent(NAMES, SPEC, AGENT, HOSTS[name]),
+        "gateway": oci_argv.run_gateway(NAMES, GATEWAY, HOSTS[name]),
+    }[what]
     assert {"--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only", "--pull=never",
             "--security-opt=seccomp=/state/seccomp.json", "--ipc=private"} <= set(argv)  # fmt: skip
     added = {word for word in argv if word.startswith("--cap-add")}
     assert added == ({"--cap-add=NET_ADMIN", "--cap-add=NET_BIND_SERVICE"} if what == "holder" else set())
     networks = [word for word in argv if word.startswith(("--network", "--net=", "--publish", "--link"))]
-    assert networks == ["--network=none" if what == "holder" else f"--network=container:{NAMES.holder}"]
+    joined = f"--network=container:{NAMES.holder}"
+    assert networks == {"holder": ["--network=none"], "agent": [joined], "gateway": []}[what]
     assert not [
         word for word in argv if word.startswith(("--privileged", "--device", "--pid=", "--uts", "--volume"))
     ]

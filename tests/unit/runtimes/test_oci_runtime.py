@@ -31,6 +31,29 @@ def test_it_holds_what_the_tag_is_made_of(contents: dict[str, tarfile.TarInfo]) 
     assert ours == set(oci_runtime.OWN_MODULES)
 
 
+def test_the_gateways_image_is_named_by_all_that_is_in_it() -> None:
+    """Its key reads whole packages; what it holds of ours is among them, and nothing of the front ends'."""
+    with tarfile.open(fileobj=io.BytesIO(oci_runtime.archive(oci_runtime.GATEWAY))) as tar:
+        names = [f"/{member.name}" for member in tar]
+    prefix = f"{oci_runtime.PACKAGE}/cloister/"
+    ours = {
+        name.removeprefix(prefix)[:-1] for name in names if name.startswith(prefix) and name.endswith(".pyc")
+    }
+    assert ours <= set(oci_runtime._all_of_gateway())
+    assert {
+        "outpost/main.py",
+        "gateway/http/h2_client.py",
+        "network/holder.py",
+        "runtimes/oci_holder.py",
+    } <= ours
+    assert not {name.partition("/")[0] for name in ours} & {"cli", "session", "config", "sandbox", "services"}
+    assert not [
+        name for name in ours if name in ("outpost/near.py", "outpost/errands.py", "secrets/program.py")
+    ]
+    assert set(oci_runtime.OWN_MODULES) <= ours, "the holder runs in it too"
+    assert "/etc/nsswitch.conf" in names
+
+
 def test_it_holds_one_program_and_nothing_set_user_id(contents: dict[str, tarfile.TarInfo]) -> None:
     programs = [name for name, member in contents.items() if member.isreg() and "/bin/" in name]
     assert programs == [os.path.realpath(sys.executable)]

@@ -49,6 +49,10 @@ def host_and_destination_disagree(found: Probe) -> None:
             return asked(stream, get("/attack-ID-1-sni", granted))
 
     found.attack(f"server name {granted} at the address of {bound}", named_differently)
+    # The other way round: an injecting proxy that goes by the header would give the credential away.
+    unbound = name("paths")
+    reverse = get("/open/attack-ID-1-reverse", bound)
+    found.attack(f"Host: {bound} on a connection to {unbound}", once, unbound, reverse)
 
 
 @probe("ID-2")

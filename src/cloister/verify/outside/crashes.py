@@ -28,11 +28,9 @@ _VICTIMS: dict[str, Callable[[registry.Record], registry.Process | None]] = {
 def kills(found: Probe, world: World) -> None:
     """Kill each in a sandbox of its own, let the next command run, and look for what is left."""
     contents = {".git/HEAD": "ref: refs/heads/main\n", ".env": "A=1\n"}
-    projects = {victim: world.project(f"killed-{victim}", contents) for victim in _VICTIMS}
-    begun = {victim: world.begin("up", "-C", project.workspace) for victim, project in projects.items()}
-    ups = {victim: command.end() for victim, command in begun.items()}
     for victim, process_of in _VICTIMS.items():
-        project, up = projects[victim], ups[victim]
+        project = world.project(f"killed-{victim}", contents)
+        up = world.cloister("up", "-C", project.workspace)
         found.control(f"a sandbox whose {victim} is to be killed runs", _runs, project, up.said)
         record = next(iter(registry.records(project.runs)), None)
         process = process_of(record) if record is not None else None
