@@ -29,7 +29,7 @@ ZONE = "cloister-verify.test"
 # Public addresses: a gateway that refuses private and reserved ones takes these. Nothing here leads to their owners.
 ADDRESSES = {
     "bound": "151.101.64.11", "open": "151.101.64.12", "paths": "151.101.64.13", "plain": "151.101.64.14",
-    "evil": "151.101.64.66",
+    "judged": "151.101.64.15", "evil": "151.101.64.66",
 }  # fmt: skip
 METADATA = {"metadata.google.internal": "169.254.169.254", "metadata.azure.internal": "169.254.169.254"}
 _CATCH_ALL = 9

@@ -4,6 +4,7 @@ set -euo pipefail
 
 allowed=(
     bound.cloister-verify.test
+    judged.cloister-verify.test
     open.cloister-verify.test
     paths.cloister-verify.test
     plain.cloister-verify.test
