@@ -23,8 +23,8 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _OK = 0x88  # ":status: 200" of the static table
-_FLOOD = 1500  # frames that carry nothing
-_RESETS = 500
+_FLOOD = 1200  # frames that carry nothing
+_RESETS = 300
 _Pairs = Sequence[tuple[bytes, bytes]]
 
 
