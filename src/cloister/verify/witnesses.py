@@ -41,7 +41,8 @@ class Witnesses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.https = _listener(family, (address, https_port))
         # The same port elsewhere: where a name that was resolved anew would lead (NAME-5).
-        self.other = _listener(socket.AF_INET, (overlay.OTHER_LOOPBACK, self.https.getsockname()[1]))
+        port = self.https.getsockname()[1] if address == "127.0.0.1" else 0
+        self.other = _listener(socket.AF_INET, (overlay.OTHER_LOOPBACK, port))
         self.http = _listener(family, (address, http_port))
         self.tcp = _listener(family, (address, other_port))
         self.udp = socket.socket(family, socket.SOCK_DGRAM)
