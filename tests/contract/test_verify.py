@@ -28,7 +28,7 @@ def python(world: World) -> Iterator[World]:
 
 
 def test_every_probe_holds(python: World) -> None:
-    done = python.cloister("verify", "--json", timeout_s=180)
+    done = python.cloister("verify", "--json", timeout_s=400)
     assert done.out, done
     report = json.loads(done.out)
     assert {one["id"]: one["reason"] for one in report["results"] if one["outcome"] != "held"} == {}

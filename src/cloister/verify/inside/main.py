@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from cloister.verify.inside.talk import CONFIG, PROBES, LiveProbe, Probe
 
-_ALARM_S = 60
+_ALARM_S = 120
 
 
 def main() -> None:
