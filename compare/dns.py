@@ -5,10 +5,11 @@ It listens on all addresses, so it is whatever resolver a sandbox may ask. What 
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 _A, _IN = 1, 1
@@ -26,21 +27,22 @@ def reply(question: bytes, addresses: Callable[[str], str | None]) -> tuple[str,
     end = position + 5
     (kind,) = struct.unpack(">H", question[position + 1 : position + 3])
     name = ".".join(labels).lower()
-    found = addresses(name)
+    found = addresses(name) if kind == _A else addresses(name) and ""
     record = b""
-    if found is not None and kind == _A:
+    if found:
         record = b"\xc0\x0c" + struct.pack(">HHIH4s", _A, _IN, _TTL_S, 4, socket.inet_aton(found))
     flags = 0x8180 | (0 if found is not None else _NAME_ERROR)
     head = question[:2] + struct.pack(">HHHHH", flags, 1, 1 if record else 0, 0, 0)
     return name, head + question[12:end] + record
 
 
-def addresses(known: Mapping[str, str], zone: str, others: str) -> Callable[[str], str | None]:
-    """`known` names as they are, all else in or around the zone as `others`; nothing else exists."""
+def addresses(known: Mapping[str, Sequence[str]], zone: str, others: str) -> Callable[[str], str | None]:
+    """`known` names as they are, by turns; all else in or around the zone as `others`; nothing else exists."""
+    turns = {name: itertools.cycle(places) for name, places in known.items()}
 
     def find(name: str) -> str | None:
-        if name in known:
-            return known[name]
+        if name in turns:
+            return next(turns[name])
         return others if name.endswith(zone) else None
 
     return find

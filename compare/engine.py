@@ -1,7 +1,9 @@
 """A Docker engine of the laboratory's own, as Docker is by default: a bridge, NAT, its own DNS for networks.
 
 Rule 1: it lives in the laboratory's namespaces; data, sockets and networks are its own, and end with it.
-Rule 2: its image is a Debian that mmdebstrap makes once, with what the peers' Dockerfiles need: there is no registry.
+Rule 2: it stores in memory where there is enough, in a mount of the laboratory's: on a disk, to remove it all can take
+        a minute.
+Rule 3: its image is a Debian that mmdebstrap makes once, with what the peers' Dockerfiles need: there is no registry.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ PACKAGES = ("ca-certificates", "iproute2", "iptables", "procps", "python3", "pyt
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / ".cache/images/compare.tar"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STORAGE_BYTES = 4 << 30  # IMAGE, two that are built of it, and their containers take 1 GB
 _START_S = 60.0
 
 
@@ -73,6 +76,8 @@ def started(base: Path) -> Iterator[Engine]:
     """In the laboratory. RuntimeError with its log if it does not start."""
     directory = base / "docker"
     directory.mkdir(mode=0o711)
+    if _available_bytes() > 2 * STORAGE_BYTES:
+        linux.mount("tmpfs", str(directory), "tmpfs", 0, f"size={STORAGE_BYTES},mode=0711")
     socket, log = f"unix://{directory}/docker.sock", directory / "log"
     argv = [
         "setpriv", "--pdeathsig=TERM", "dockerd", "--data-root", f"{directory}/data", "--exec-root",
@@ -112,13 +117,25 @@ def _end(process: subprocess.Popen[bytes], directory: Path) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    for target in reversed(_mounts(str(directory))):
+    for target in [*reversed(_mounts(f"{directory}/")), *_mounts(str(directory))]:
         linux.umount2(target, linux.MNT_DETACH)
 
 
-def _mounts(below: str) -> Sequence[str]:
+def _mounts(prefix: str) -> Sequence[str]:
     targets = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
-    return [target for target in targets if target.startswith(f"{below}/")]
+    return [
+        target
+        for target in targets
+        if target == prefix or (prefix.endswith("/") and target.startswith(prefix))
+    ]
+
+
+def _available_bytes() -> int:
+    """Memory that is free for us (proc_meminfo(5))."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def _suite() -> str:

@@ -20,12 +20,14 @@ from enum import Enum
 
 from cloister.values import replace
 from cloister.verify import verdict
+from cloister.verify.overlay import NAMES
 from cloister.verify.probes import BY_ID
 from cloister.verify.probes import LATER as OF_LATER
 from cloister.verify.verdict import EXEC, FIRST, Told, Witness
 
-BY_VALUE = ("ID-5", "ID-11")
+BY_VALUE = ("ID-5", "ID-6", "ID-11")
 LATER, AUDIT, SECRET = "K-7", "AUDIT-1", "SECRET-1"
+_MARKED = re.compile(rb"(?:attack|cut)-([A-Z]+-[0-9]+)")
 AUDITED = ("/control-AUDIT-1", "/refused-AUDIT-1")
 
 
@@ -71,9 +73,9 @@ class Described:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What the host saw of one peer: all bytes that arrived outside, what was planted, the peer's log if it has one."""
+    """What the host saw of one peer: what arrived outside, what was planted, the peer's log if it has one."""
 
-    seen: bytes
+    arrived: Sequence[tuple[str, bytes]]  # at which of the origin's names, or ""; what
     secret: str
     planted: tuple[str, ...] = ()
     log: str | None = None
@@ -145,23 +147,20 @@ def _notes(name: str, told: Told, about: Described) -> Sequence[str]:
 
 
 def _witness(name: str, observed: Observed) -> Witness:
-    marks = verdict.marks(observed.seen, [name])
+    seen = b"\n".join(data for _, data in observed.arrived)
+    marks = verdict.marks(seen, [name])
     breaches: list[str] = []
     failures: list[str] = []
     if name in observed.controls and f"control-{name}" not in marks:
         failures.append("the origin outside has not seen the control")
+    breaches += strayed(observed.arrived, observed.secret).get(name, ())
     if name in BY_VALUE:
-        breaches += value_sent(observed.seen, name, observed.secret)
         marks -= {f"attack-{name}"}
-    if (
-        name == "ID-1"
-    ):  # to a host that it is not bound to, by a Host header that names the one that it is bound to
-        breaches += value_sent(observed.seen, "ID-1-reverse", observed.secret)
     if name == "FS-1":
         breaches += observed.planted
     if name == "CFG-1":
         breaches += [one for one in observed.planted if "cloister.toml" in one]
-    if name == SECRET and observed.secret.encode() not in observed.seen:
+    if name == SECRET and observed.secret.encode() not in seen:
         failures.append("the origin outside has not got the credential")
     if name == AUDIT:
         log = observed.log or ""
@@ -169,10 +168,12 @@ def _witness(name: str, observed: Observed) -> Witness:
     return Witness(marks=marks, breaches={name: tuple(breaches)}, failures={name: tuple(failures)})
 
 
-def value_sent(seen: bytes, name: str, secret: str) -> list[str]:
-    """Requests of an attack that arrived with the credential's value in them."""
-    requests = re.findall(
-        rb"[^\n]*attack-%b(?![0-9])[^\n]*\n(?:[^\r\n]+\r\n)*" % re.escape(name).encode(), seen
-    )
-    lines = (one.partition(b"\r\n")[0].decode(errors="replace") for one in requests if secret.encode() in one)
-    return [f"seen outside: the credential's value in {line.replace(secret, '(value)')!r}" for line in lines]
+def strayed(arrived: Sequence[tuple[str, bytes]], secret: str) -> dict[str, tuple[str, ...]]:
+    """Where the credential's value came to a name that it is not for, by the probe whose request it was."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, data in arrived:
+        marked = _MARKED.search(data)
+        if secret.encode() in data and name != NAMES["bound"] and marked is not None:
+            told = f"seen outside: the credential's value came to {name or 'a listener'}"
+            found[marked[1].decode()] = (*found.get(marked[1].decode(), ()), told)
+    return found

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.system import linux
-from cloister.verify.overlay import NAMES
+from cloister.verify.overlay import NAMES, RESOLVED
 from cloister.verify.witnesses import Witnesses
 from compare.dns import NameServer, addresses
 
@@ -28,11 +28,17 @@ USER, UID = "compare", 64100
 ZONE = "cloister-verify.test"
 # Public addresses: a gateway that refuses private and reserved ones takes these. Nothing here leads to their owners.
 ADDRESSES = {
-    "bound": "151.101.64.11", "open": "151.101.64.12", "paths": "151.101.64.13", "plain": "151.101.64.14",
-    "judged": "151.101.64.15", "evil": "151.101.64.66",
-}  # fmt: skip
-METADATA = {"metadata.google.internal": "169.254.169.254", "metadata.azure.internal": "169.254.169.254"}
+    name: f"151.101.64.{number}" for number, name in enumerate(sorted(set(NAMES) - set(RESOLVED)), start=10)
+}
+# What these resolve to, one after the other: where no allowed name should lead. They lead to our Internet all the same.
+PRIVATE = {
+    "private": ("10.0.0.1", "192.168.0.1", "169.254.169.254", "100.100.100.200", "127.0.0.1", "0.0.0.0"),
+    "mixed": ("172.16.0.1",),
+    "rebound": ("10.0.0.2",),
+}
+METADATA = {f"metadata.{cloud}.internal": ("169.254.169.254",) for cloud in ("google", "azure")}
 _CATCH_ALL = 9
+Arrived = tuple[tuple[str, bytes], ...]  # at which of the origin's names, or ""; what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class Laboratory:
     base: Path
     internet: Witnesses
     host: Witnesses
-    lookups: bytearray
+    lookups: list[tuple[str, bytes]]
 
     @property
     def home(self) -> Path:
@@ -56,12 +62,13 @@ class Laboratory:
         """How much has arrived until now."""
         return tuple(len(one) for one in self._parts())
 
-    def since(self, position: tuple[int, ...]) -> bytes:
-        """All that has arrived since, anywhere: origins, other ports, the host's own services, DNS."""
-        return b"".join(part[start:] for part, start in zip(self._parts(), position, strict=True))
+    def since(self, position: tuple[int, ...]) -> Arrived:
+        """All that has arrived since, anywhere: origins (with the name), other ports, the host's services, DNS."""
+        parts = zip(self._parts(), position, strict=True)
+        return tuple(one for part, start in parts for one in part[start:])
 
-    def _parts(self) -> tuple[bytes, ...]:
-        return self.internet.seen, self.host.seen, bytes(self.lookups)
+    def _parts(self) -> tuple[Arrived, ...]:
+        return self.internet.arrived, self.host.arrived, tuple(self.lookups)
 
 
 @contextmanager
@@ -72,8 +79,8 @@ def made(base: Path) -> Iterator[Laboratory]:
     _user(base)
     _file(base, "/etc/hosts", f"127.0.0.1 localhost\n{HOST} {os.uname().nodename}\n")
     _file(base, "/etc/resolv.conf", f"nameserver {GATEWAY}\n")
-    lookups = bytearray()
-    internet, server = _internet(lambda words: lookups.extend(words + b"\n"))
+    lookups: list[tuple[str, bytes]] = []
+    internet, server = _internet(lambda words: lookups.append(("", words)))
     _ip(
         "link set lo up", f"address add {HOST}/24 dev lan", "link set lan up",
         f"route add default via {GATEWAY}",
@@ -91,7 +98,11 @@ def made(base: Path) -> Iterator[Laboratory]:
 
 
 def _internet(note: Callable[[bytes], None]) -> tuple[Witnesses, NameServer]:
-    known = {**{NAMES[which]: address for which, address in ADDRESSES.items()}, **METADATA}
+    known = {
+        **{NAMES[which]: (address,) for which, address in ADDRESSES.items()},
+        **{NAMES[which]: places for which, places in PRIVATE.items()},
+        **METADATA,
+    }
     made: list[tuple[Witnesses, NameServer]] = []
     failures: list[BaseException] = []
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloister.errors import CloisterError
-from cloister.verify import observed, program
+from cloister.verify import observed, program, verdict
 from cloister.verify import place as places
 from cloister.verify.overlay import NAMES
 from cloister.verify.passes import PRIVATE, marked
@@ -32,6 +32,7 @@ from compare.sandbox import MEMORY_BYTES, SECRET_VARIABLE, Sandbox, Task, Unavai
 TIMEOUT_S = 150.0
 # By themselves, and last: what ID-9 has got from an origin that echoes would be found in the program's own memory by
 # SECRET-1; and what FS-1 plants (a devcontainer's own description) can make a peer fail at its next command.
+ALONE = ("TLS-2", "TLS-4")  # slow, where nobody answers: the program as a whole has a time
 APART = ("SECRET-1", "FS-1", "CFG-1")
 _ARRIVAL_S = 3.0
 _PREFIX = "cloister-compare-"
@@ -166,18 +167,24 @@ def _attacked(
             told[which].update(said)
             yield
 
-    with attacking(FIRST, sandbox.first, [one for one in tried if one not in (*APART, LATER)]):
+    with attacking(FIRST, sandbox.first, [one for one in tried if one not in (*ALONE, *APART, LATER)]):
         if LATER in tried and sandbox.later:
             with attacking(EXEC, sandbox.later, OF_LATER):
                 pass
-    apart = [one for one in tried if one in APART]
-    if apart:
-        with attacking(FIRST, sandbox.first, apart):
-            pass
+    for group in (ALONE, APART):
+        ids = [one for one in tried if one in group]
+        if ids:
+            with attacking(FIRST, sandbox.first, ids):
+                pass
     controls = frozenset(one for one in tried if _sends_control(one))
-    wait_for(lambda: all(f"control-{one}".encode() in found.since(before_it) for one in controls), _ARRIVAL_S)
+
+    def arrived() -> bool:
+        marks = verdict.marks(b"\n".join(data for _, data in found.since(before_it)), list(controls))
+        return all(f"control-{one}" in marks for one in controls)
+
+    wait_for(arrived, _ARRIVAL_S)
     return Observed(
-        seen=found.since(before_it),
+        arrived=found.since(before_it),
         secret=place.secret,
         planted=observed.planted(before, place),
         log=sandbox.log() if sandbox.log else None,
@@ -201,6 +208,9 @@ def _config(sandbox: Sandbox, task: Task, mark: str) -> dict[str, object]:
         "workspace": sandbox.workspace,
         "pids": sandbox.pids,
         "memory": MEMORY_BYTES,
+        "origin_port": 443,
+        "gateway_apart": True,
+        "private_answers": len(laboratory.PRIVATE["private"]),
         "process_mark": mark,
         "file_canary": place.file_canary,
         "canary_file": place.canary_file,

@@ -19,6 +19,7 @@ PROXY = urllib.parse.urlsplit(
     os.environ.get("HTTPS_PROXY", "") if CONFIG.get("proxy") == "environment" else CONFIG.get("proxy", "")
 )
 CONFIG["placeholder"] = os.environ.get(CONFIG.get("variable", ""), "")
+_CREDENTIALED = ("bound", "misnamed", "expired", "selfsigned")
 _OURS = ("127.0.0.1", 3128)  # the proxy that the probes know
 
 
@@ -26,6 +27,7 @@ def directly(address: str, port: int) -> socket.socket:
     found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         found.settimeout(WAIT_S)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         found.connect((address, port))
     except TypeError as error:  # a NUL in a name, which no resolver is asked for
         found.close()
@@ -110,6 +112,6 @@ def get(path: str, host: str, *headers: str) -> bytes:
     if plain_http(host) and path.startswith("/"):
         lines = [f"GET http://{host}{path} HTTP/1.1", f"Host: {host}", *password(), *headers]
     given = any(re.match("(?i)authorization:", one) for one in headers)
-    if CONFIG.get("sends") and host == name("bound") and not given:
+    if CONFIG.get("sends") and host in map(CONFIG["names"].get, _CREDENTIALED) and not given:
         lines.append(f"Authorization: Bearer {CONFIG['placeholder']}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -15,8 +15,9 @@ import pytest
 from tests.soak import ledger, leftovers
 from tests.soak.origins import spellings
 from tests.soak.schedule import schedule
-from tests.soak.soak import CANARIES, Soak
+from tests.soak.soak import Soak
 from tests.soak.weakened import WEAKENINGS
+from tests.soak.worlds import CANARIES
 from tests.world import Cloister, Identity
 
 pytestmark = [pytest.mark.sandbox]

@@ -4,9 +4,14 @@ set -euo pipefail
 
 allowed=(
     bound.cloister-verify.test
-    judged.cloister-verify.test
     open.cloister-verify.test
     paths.cloister-verify.test
+    judged.cloister-verify.test
+    misnamed.cloister-verify.test
+    expired.cloister-verify.test
+    selfsigned.cloister-verify.test
+    private.cloister-verify.test
+    mixed.cloister-verify.test
     plain.cloister-verify.test
 )
 

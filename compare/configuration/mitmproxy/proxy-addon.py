@@ -8,6 +8,7 @@ import json
 
 from mitmproxy import http
 
+FOR = ("bound", "misnamed", "expired", "selfsigned")
 SECRETS = "/etc/proxy-secrets/proxy-secrets.json"
 
 
@@ -21,7 +22,7 @@ class Inject:
             self.secrets = json.load(file)
 
     def request(self, flow: http.HTTPFlow) -> None:
-        if _host_matches(flow.request.pretty_host, "bound.cloister-verify.test"):
+        if any(_host_matches(flow.request.pretty_host, f"{one}.cloister-verify.test") for one in FOR):
             flow.request.headers["Authorization"] = f"Bearer {self.secrets['COMPARE_TOKEN']}"
 
 

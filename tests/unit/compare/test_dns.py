@@ -8,7 +8,7 @@ from compare.dns import addresses, reply
 
 from cloister.verify.inside.egress import packet
 
-FIND = addresses({"open.zone.test": "192.0.2.1"}, "zone.test", "192.0.2.66")
+FIND = addresses({"open.zone.test": ["192.0.2.1"]}, "zone.test", "192.0.2.66")
 
 
 def code_and_count(answer: bytes) -> tuple[int, int]:
@@ -21,6 +21,11 @@ def test_a_name_that_is_known_has_its_address() -> None:
     assert code_and_count(answer) == (0, 1)
     assert answer.endswith(bytes([192, 0, 2, 1]))
     assert answer[:2] == packet("x", 1)[:2]
+
+
+def test_an_address_may_be_another_one_each_time() -> None:
+    find = addresses({"a.zone.test": ["192.0.2.1", "192.0.2.2"]}, "zone.test", "192.0.2.66")
+    assert [find("a.zone.test") for _ in range(3)] == ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
 
 
 def test_look_alikes_and_subdomains_lead_to_the_attacker() -> None:

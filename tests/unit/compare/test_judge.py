@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from compare.judge import Cell, Described, Finding, Observed, judged, value_sent
+from compare.judge import Cell, Described, Finding, Observed, judged, strayed
 
+from cloister.verify.overlay import NAMES
 from cloister.verify.verdict import EXEC, FIRST, Attempt, Told
 
 SECRET = "cvr-" + "0" * 32
@@ -16,9 +17,18 @@ PASSED = Attempt(what="the attack", succeeded=True, got="200")
 HELD = Told(attacks=(REFUSED,), controls=(GOOD,))
 
 
-def cell(name: str, told: Told | None, about: Described = ABOUT, **seen: object) -> Cell:
+def cell(
+    name: str,
+    told: Told | None,
+    about: Described = ABOUT,
+    *,
+    seen: bytes = b"",
+    at: str = "bound",
+    **more: object,
+) -> Cell:
     by_pass = {FIRST: {name: told} if told is not None else {}}
-    observed = Observed(**{"seen": b"", "secret": SECRET, "told": by_pass, **seen})  # type: ignore[arg-type]  # of a case
+    arrived = [(NAMES[at], seen)]
+    observed = Observed(**{"arrived": arrived, "secret": SECRET, "told": by_pass, **more})  # type: ignore[arg-type]  # of a case
     return judged([name], about, observed)[name]
 
 
@@ -77,31 +87,31 @@ def test_a_control_that_cannot_be_is_told_of() -> None:
     assert cell("K-5", Told(attacks=(REFUSED,)), about).finding is Finding.CONTROL_FAILED
 
 
-@pytest.mark.parametrize("name", ["ID-5", "ID-11"])
+@pytest.mark.parametrize("name", ["ID-5", "ID-6", "ID-11"])
 def test_a_placeholder_that_is_passed_on_is_no_breach_and_its_value_is(name: str) -> None:
     told = Told(attacks=(PASSED,), controls=(GOOD,))
-    sent = f"GET /open/attack-{name}-header HTTP/1.1\r\nHost: x\r\nX-Token: %s\r\n\r\n"
-    assert cell(name, told, seen=(sent % "a-placeholder").encode()).finding is Finding.HELD
-    found = cell(name, told, seen=(sent % SECRET).encode())
+    sent = f"GET /attack-{name}-header HTTP/1.1\r\nHost: x\r\nX-Token: %s\r\n\r\n"
+    assert cell(name, told, seen=(sent % "a-placeholder").encode(), at="judged").finding is Finding.HELD
+    found = cell(name, told, seen=(sent % SECRET).encode(), at="judged")
     assert found.finding is Finding.BREACHED
+    assert found.evidence[0] == f"seen outside: the credential's value came to {NAMES['judged']}"
     assert SECRET not in "".join(found.evidence)
 
 
-def test_a_value_is_looked_for_in_the_attack_that_carried_it() -> None:
-    other = f"GET /control-ID-5 HTTP/1.1\r\nAuthorization: Bearer {SECRET}\r\n\r\n\n"
-    attack = "GET /attack-ID-5-query?t=placeholder HTTP/1.1\r\nHost: x\r\n\r\n\n"
-    assert value_sent((other + attack + other).encode(), "ID-5", SECRET) == []
-    assert value_sent(f"GET /attack-ID-5-query?t={SECRET} HTTP/1.1\r\n\r\n".encode(), "ID-5", SECRET) == [
-        "seen outside: the credential's value in 'GET /attack-ID-5-query?t=(value) HTTP/1.1'"
-    ]
+def test_a_value_strays_only_where_it_is_not_for_and_by_an_attack() -> None:
+    carried = f"GET /cut-ID-5-form HTTP/1.1\r\n\r\n{SECRET}".encode()
+    assert strayed([(NAMES["bound"], carried)], SECRET) == {}
+    assert strayed([(NAMES["judged"], carried.replace(SECRET.encode(), b"other"))], SECRET) == {}
+    assert strayed([(NAMES["judged"], carried.replace(b"cut-", b"control-"))], SECRET) == {}
+    assert strayed([("", carried)], SECRET) == {
+        "ID-5": ("seen outside: the credential's value came to a listener",)
+    }
 
 
 def test_an_injected_credential_that_follows_the_host_header_is_evidence() -> None:
     seen = f"GET /open/attack-ID-1-reverse HTTP/1.1\r\nAuthorization: Bearer {SECRET}\r\n\r\n".encode()
-    found = cell("ID-1", HELD, seen=seen)
-    assert (
-        "seen outside: the credential's value in 'GET /open/attack-ID-1-reverse HTTP/1.1'" in found.evidence
-    )
+    found = cell("ID-1", HELD, seen=seen, at="paths")
+    assert f"seen outside: the credential's value came to {NAMES['paths']}" in found.evidence
 
 
 def test_a_secret_that_the_origin_never_got_makes_the_search_for_it_worthless() -> None:
@@ -130,7 +140,7 @@ def test_what_enters_later_is_judged_by_what_it_told_itself() -> None:
     def later(**special: Told) -> Cell:
         told = {one: special.get(one.replace("-", "_"), HELD) for one in LATER}
         about = Described(title="", what="", no_control={"K-5": "no socket at all"})
-        observed = Observed(seen=b"", secret=SECRET, told={FIRST: {}, EXEC: told})
+        observed = Observed(arrived=(), secret=SECRET, told={FIRST: {}, EXEC: told})
         return judged(["K-7"], about, observed)["K-7"]
 
     assert later().finding is Finding.HELD
