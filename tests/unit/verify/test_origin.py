@@ -129,14 +129,14 @@ def test_the_odd_files_are_what_they_are_called(tmp_path: Path) -> None:
 
 
 def test_what_is_added_to_a_plan_is_a_policy() -> None:
-    empty = {"bans": [], "grants": [], "credentials": [], "passthrough": []}
+    empty: dict[str, object] = {"bans": [], "grants": [], "credentials": [], "passthrough": []}
     push = {"refs": [], "delete": False, "force": False}
-    plan = {"sandbox": {}, "policy": {**empty, "push": push}, "hosts": {}, "upstream_ca": []}
+    plan: dict[str, object] = {"sandbox": {}, "policy": {**empty, "push": push}, "hosts": {}, "upstream_ca": []}
     origins = Origins(
         https_port=1443, http_port=1080, ca_file="/ca", secret_file="/secret", placeholder="cvp-" + "1b" * 16,
         odd_files={"crlf": "/odd"},
     )  # fmt: skip
-    adapted = overlay.adapted(dict(plan), origins)
+    adapted = overlay.adapted(plan, origins)
     policy = parse_policy(adapted["policy"])
     assert {rule.pattern.name for rule in policy.grants} == {NAMES[which] for which in overlay.GRANTED}
     assert all(parse_host(name).name == name for name in NAMES.values())
