@@ -10,6 +10,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -376,6 +377,18 @@ def test_what_up_was_told_counts_for_the_next_one(up: Cloister) -> None:
     assert up("up").code == 0
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "red\n"
     assert listed(up)[0]["profile"] == "offline"
+
+
+def test_an_up_that_fails_is_forgotten(cloister: Cloister) -> None:
+    """Else its options would be those of the next `up`, which would fail as well."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"{taken.getsockname()[1]}:3000"
+        assert cloister("up", "-p", port).code == 125
+        assert listed(cloister) == []
+        assert cloister("up", "-e", "KIND=first").code == 0
+        assert cloister("up", "-p", port).code == 125
+        assert cloister("up").code == 0
+        assert cloister("exec", "--", "sh", "-c", "echo $KIND").out == "first\n"
 
 
 def test_rebuild_makes_it_anew(up: Cloister) -> None:

@@ -9,7 +9,6 @@ Rule 1: the order of things is the schedule's; this module only carries it out a
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import select
@@ -33,7 +32,6 @@ from tests.soak.lives import (
     DEADLINE_S,
     Lived,
     Parts,
-    Traces,
     Traffic,
     UnkeptPromiseError,
     children,
@@ -47,64 +45,12 @@ from tests.soak.lives import (
 )
 from tests.soak.origins import Orders, Origins
 from tests.soak.schedule import Life, Outage, Schedule
+from tests.soak.worlds import CANARIES, ORIGINS, World, free_ports, prepare, rows_of
 from tests.world import Cloister
 
-CANARIES = {"api": "sesame/open+R3al0123456789abcdef", "git": "git-c4nary/98765+zyxwvutsrqpo"}
 _GRACE_S = 1.0  # after the origins are back: what was in hand may still fail
 _SAMPLES = 10
-_ORIGINS = (
-    places.API, places.FAULT, places.CHAT, places.GIT, places.RULE, places.SINK, places.HALF, places.SPLICE,
-    places.PLAIN, places.LINE, places.EVIL,
-)  # fmt: skip
 _CODES = {"session": -signal.SIGKILL, "gateway": 125, "bubblewrap": 137, "init": 137, "agent": 137, "none": 0}
-
-
-def configuration(ca: Path, clients: Path, ports: dict[str, int]) -> str:
-    """Of every world."""
-    pins = "\n".join(f'"{name}" = "127.0.0.1:{port}"' for name, port in ports.items())
-    rules = "\n".join(
-        f'[[network.rule]]\nhost = "{name}"\nmethods = ["GET", "POST"]\npaths = ["/**"]'
-        for name in (places.RULE, places.SINK, places.HALF)
-    )
-    granted = [
-        places.SPLICE,
-        places.PLAIN,
-        places.DEAD,
-        places.LOST,
-        f"tcp://{places.LINE}:{places.LINE_PORT}",
-    ]
-    return f"""
-[sandbox]
-read_only = ["{clients}"]
-[network]
-allow = {json.dumps(granted)}
-upstream_ca = ["{ca}"]
-[network.hosts]
-{pins}
-{rules}
-[[credential]]
-name = "api"
-source = "env:REAL_API_TOKEN"
-hosts = ["{places.API}", "{places.FAULT}", "{places.CHAT}"]
-inject = "bearer"
-env = "API_TOKEN"
-[[credential]]
-name = "git"
-source = "env:REAL_GIT_TOKEN"
-hosts = ["{places.GIT}"]
-inject = "basic:x-access-token"
-[git]
-push = ["refs/heads/agent/*"]
-"""
-
-
-@dataclass(kw_only=True)
-class World:
-    """One project of one home."""
-
-    name: str
-    cloister: Cloister
-    traces: Traces = field(default_factory=Traces)
 
 
 @dataclass(kw_only=True)
@@ -134,7 +80,7 @@ class Soak:
         shutil.copytree(packages, self._clients)
         shutil.copytree(Path(__file__).parent / "inside", self._clients / "inside")
         authority = Authority()
-        ports = _free_ports((*_ORIGINS, places.DEAD))
+        ports = free_ports((*ORIGINS, places.DEAD))
         scratch = base / "origins"
         scratch.mkdir()
         orders = Orders(
@@ -143,15 +89,7 @@ class Soak:
         self._origins = Origins(orders)
         self._begun = time.monotonic()
         for world in self.worlds:
-            one = world.cloister
-            ca = one.write(one.home / "ca.pem", authority.pem)
-            one.configure(configuration(ca, self._clients, ports))
-            one.directory(one.project / "results")
-            one.directory(one.base / "tmp")
-            one.extra_environment |= {
-                "REAL_API_TOKEN": CANARIES["api"], "REAL_GIT_TOKEN": CANARIES["git"],
-                "TMPDIR": str(one.base / "tmp"), "RES_OPTIONS": "timeout:1 attempts:1",
-            }  # fmt: skip
+            prepare(world.cloister, self._clients, authority, ports)
 
     def run(self) -> None:
         """All of it; what was promised and did not come is in `seen.unkept`."""
@@ -205,7 +143,7 @@ class Soak:
     # The sandbox that stays alive.
 
     def _steady(self, world: World) -> None:
-        (port,) = _free_ports(("published",)).values()
+        (port,) = free_ports(("published",)).values()
         lived = self._lived(
             "steady", world, Life(name="", lanes=self.schedule.steady_lanes, lasts_s=0.0, victim="none")
         )
@@ -351,13 +289,13 @@ class Soak:
         notes, audit = [], []
         for world in self.worlds:
             for path in sorted((world.cloister.project / "results").glob("*.jsonl")):
-                notes += _rows(path, whole=False)
+                notes += rows_of(path, whole=False)
             for path in sorted((world.cloister.state / "audit").glob("audit.jsonl*")):
-                audit += _rows(path) if path.suffix != ".lock" else []
+                audit += rows_of(path) if path.suffix != ".lock" else []
         return Story(
             lives=self.seen.lives,
             notes=notes,
-            seen=_rows(self._seen_log),
+            seen=rows_of(self._seen_log),
             audit=audit,
             outages=self.seen.outages,
             published=self.seen.published,
@@ -393,28 +331,3 @@ def _recorded(cloister: Cloister) -> str:
     with suppress(ValueError, OSError):
         return next((path.stem for path in (cloister.state / "runs").glob("*.json")), "")
     return ""
-
-
-def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """Below those that the kernel gives to others while ours are closed."""
-    found: dict[str, int] = {}
-    rng = random.SystemRandom()
-    while len(found) < len(names):
-        port = rng.randrange(20000, 32000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in found.values():
-                found[names[len(found)]] = port
-    return found
-
-
-def _rows(path: Path, *, whole: bool = True) -> list[dict[str, object]]:
-    """Lines of JSON. `whole`: the last one is too, or it is an error; a killed client's may be cut."""
-    rows = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            if line:
-                rows.append(json.loads(line))
-        except ValueError:
-            if whole:
-                rows.append({"event": "?", "sandbox": "", "text": repr(line)})
-    return rows

@@ -39,8 +39,9 @@ def _changed(patch: Patch, function: str, change: Callable[[list[str]], list[str
 
 @mutation("cap-add", "K-1")
 def cap_add(patch: Patch, _: Path) -> None:
-    """Every capability is within reach of the agent's container."""
-    _changed(patch, "_common", lambda argv: [one.replace("--cap-drop", "--cap-add") for one in argv])
+    """The agent's container keeps the engine's capabilities, and gets that over its network."""
+    _changed(patch, "_common", lambda argv: [one for one in argv if one != "--cap-drop=ALL"])
+    _changed(patch, "create_agent", lambda argv: [*argv[:1], "--cap-add=NET_ADMIN", *argv[1:]])
     patch.setattr(live, "check_invariants", lambda _first: None)
 
 
@@ -59,6 +60,7 @@ def home_shown(patch: Patch, _: Path) -> None:
     def showing(**arguments: Any) -> Any:
         spec = build(**arguments)
         beside = spec.workspace.replace("-workspace", "-neighbour")
+        (Path(arguments["home_directory"]) / Path(beside).relative_to(spec.home)).mkdir()
         return replaced(spec, mounts=(*spec.mounts, Bind(beside, beside)))
 
     patch.setattr(container_view, "build", showing)

@@ -308,7 +308,8 @@ PROBES: tuple[Probe, ...] = (
     ),
     _probe(
         "AV-3", AVAILABILITY, "Whatever is killed, the next command leaves nothing of the sandbox behind.",
-        "kill -9 of session, gateway and first process, each in a throw-away sandbox", "forgetful", sides=(HOST,),
+        "kill -9 of session, gateway, first process and the network's container, each in a throw-away sandbox",
+        "forgetful", sides=(HOST,),
     ),
     _probe(
         "AUDIT-1", SILENCE, "What was allowed and what was refused is in the audit log.",

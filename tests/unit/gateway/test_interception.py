@@ -293,7 +293,43 @@ def test_rules_of_requests_hold_over_tls(start: Start) -> None:
     assert b" 403 " in world.ask(get("/repos/acme/../evil/x"))
     assert b" 403 " in world.ask(get("/repos/acme/widget", method="POST", body=b"x"))
     assert b" 403 " in world.ask(get("/repos/acme/widget", extra="X-HTTP-Method-Override: DELETE\r\n"))
+    assert b" 403 " in world.ask(get("/repos/acme/widget?a=1&%5Fmethod=DELETE"))
     assert len(world.origin.seen) == 1
+
+
+FORM, PARTS = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
+JSON = "application/json"
+FIELD = b'--x\r\nContent-Disposition: form-data; name="_method"\r\n\r\n%s\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (FORM, b"a=1&_method=%s"),
+        (FORM, b"a=" + b"x" * 200_000 + b"&_method=%s"),  # in several parts: it must not have been completed
+        (PARTS, FIELD),
+        (JSON, b'{"_method": "%s"}'),
+    ],
+)
+def test_http_7_a_method_that_a_body_names_is_judged(start: Start, kind: str, body: bytes) -> None:
+    world = start(respond(OK, OK, OK, OK), grants=(rule(NAME, methods=["POST", "PATCH"]),))
+    extra = f"Content-Type: {kind}\r\n"
+    refused = world.ask(get("/one", method="POST", body=body % b"DELETE", extra=extra))
+    assert b" 403 " in refused or refused == b"", refused[:200]
+    assert b"DELETE" not in world.seen, "what names it has not left"
+    assert world.ask(get("/two", method="POST", body=body % b"PATCH", extra=extra)).startswith(
+        b"HTTP/1.1 200 "
+    )
+    assert world.ask(get("/three", method="POST", body=body % b"POST", extra=extra)).startswith(
+        b"HTTP/1.1 200 "
+    )
+
+
+def test_a_body_may_name_any_method_where_no_rule_has_any(start: Start) -> None:
+    world = start(respond(OK))
+    body, extra = b"_method=DELETE", f"Content-Type: {FORM}\r\n"
+    assert world.ask(get("/one", method="POST", body=body, extra=extra)).startswith(b"HTTP/1.1 200 ")
+    assert b"_method=DELETE" in world.seen
 
 
 def test_replace_puts_the_value_where_the_placeholder_stands(start: Start) -> None:

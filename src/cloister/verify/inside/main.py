@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from cloister.verify.inside.talk import CONFIG, PROBES, LiveProbe, Probe
 
-_ALARM_S = 60
+_ALARM_S = 150  # far above what they take; a loaded machine is no failed probe
 
 
 def main() -> None:
