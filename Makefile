@@ -36,7 +36,7 @@ images: setup        ## every container image, with Docker and Podman, and what 
 fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0
 
-soak: setup          ## ten minutes (CLOISTER_SOAK_SECONDS) of traffic through sandboxes that are killed, with a new seed (SEED) each time
+soak: setup          ## ten minutes (CLOISTER_SOAK_SECONDS) of traffic through sandboxes that are killed, as root and as an ordinary user; a new SEED each time
 	@tools/setup-tests.sh
 	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
 

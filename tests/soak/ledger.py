@@ -21,6 +21,8 @@ _REFUSED = frozenset({"refused-method", "misplaced", "refused-host", "refused-na
 _UNSEEN = frozenset({"refused-method", "misplaced", "refused-host"})
 _READ = frozenset({places.API, places.FAULT, places.RULE, places.SINK, places.PLAIN, places.CHAT})
 _ENDED_BEFORE_S = 0.5  # a trial that ended so long before a kill has its line
+# A client that breaks off leaves its request in hand until the origin says something more: `origins._STALL_S`, and a slow machine.
+_BROKE_OFF_BEFORE_S = 10.0
 _KINDS = frozenset(
     {
         "start",
@@ -66,7 +68,9 @@ class Trial:
     def in_hand_at_kill(self) -> bool:
         if self.life.killed_at is None:
             return False
-        return self.ended is None or self.ended > self.life.killed_at - _ENDED_BEFORE_S
+        broke_off = self.outcome in ("aborted", "failed")
+        before_s = _BROKE_OFF_BEFORE_S if broke_off else _ENDED_BEFORE_S
+        return self.ended is None or self.ended > self.life.killed_at - before_s
 
 
 @dataclass(kw_only=True)

@@ -51,6 +51,8 @@ STORY = Story(
         ({"audit": [START, END]}, "a request that has no line"),
         ({"audit": [START, END], "notes": [BEGAN, {**ENDED, "ended": 99.8}]}, None),  # in hand when it was killed
         ({"audit": [START, END], "notes": [BEGAN]}, None),
+        ({"audit": [START, END], "notes": [BEGAN, {**ENDED, "ended": 95.0}]}, "a request that has no line"),
+        ({"audit": [START, END], "notes": [{**BEGAN, "kind": "stall"}, {**ENDED, "outcome": "failed", "ended": 95.0}]}, None),
         ({"lives": [replace(LIFE, killed_at=None)], "notes": [BEGAN]}, "never ended"),
         ({"notes": [BEGAN, {**ENDED, "outcome": "wrong"}]}, "wrong"),
         ({"notes": [BEGAN, {**ENDED, "outcome": "failed"}]}, "failed"),

@@ -61,7 +61,8 @@ WEAKENINGS = {
 import os
 handle = module.Acceptor._handle
 async def leaking(self, sock, handler):
-    os.dup(sock.fileno())
+    for _ in range(8):
+        os.dup(sock.fileno())
     await handle(self, sock, handler)
 module.Acceptor._handle = leaking
 """,
@@ -86,7 +87,7 @@ module.Record.event = growing
 import subprocess
 serve = module.Published._serve
 async def forking(self, *arguments):
-    subprocess.Popen(["sleep", "60"])
+    subprocess.Popen(["sleep", "900"])
     await serve(self, *arguments)
 module.Published._serve = forking
 """,

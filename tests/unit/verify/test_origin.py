@@ -131,7 +131,12 @@ def test_the_odd_files_are_what_they_are_called(tmp_path: Path) -> None:
 def test_what_is_added_to_a_plan_is_a_policy() -> None:
     empty: dict[str, object] = {"bans": [], "grants": [], "credentials": [], "passthrough": []}
     push = {"refs": [], "delete": False, "force": False}
-    plan: dict[str, object] = {"sandbox": {}, "policy": {**empty, "push": push}, "hosts": {}, "upstream_ca": []}
+    plan: dict[str, object] = {
+        "sandbox": {},
+        "policy": {**empty, "push": push},
+        "hosts": {},
+        "upstream_ca": [],
+    }
     origins = Origins(
         https_port=1443, http_port=1080, ca_file="/ca", secret_file="/secret", placeholder="cvp-" + "1b" * 16,
         odd_files={"crlf": "/odd"},

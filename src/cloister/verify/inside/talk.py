@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 CONFIG: dict[str, Any] = globals().get("CONFIG", {})  # Any: JSON, made by run.py
-WAIT_S = 5.0
+WAIT_S = 15.0  # what is refused is refused at once; on a busy machine what is granted may take a while
 PROBES: dict[str, Callable[[Probe], None]] = {}
 LIBC = ctypes.CDLL(None, use_errno=True)
 ARM = platform.machine() == "aarch64"
