@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Of pytest, at once. Tests of sandboxes wait more than they work.
 WORKERS ?= auto
 
-.PHONY: help setup check format test images fuzz demo bench lock clean
+.PHONY: help setup check format test images fuzz soak demo bench compare lock clean
 
 help:                ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -17,8 +17,8 @@ $(VENV)/.done: requirements-dev.lock pyproject.toml tools/setup.sh
 	@touch $@
 
 check: setup         ## format, lint, types, import contracts, unit tests, a little fuzzing: needs no root and no network
-	$(BIN)/ruff format --check src tests bench demo tools
-	$(BIN)/ruff check src tests bench demo tools
+	$(BIN)/ruff format --check src tests bench compare demo tools
+	$(BIN)/ruff check src tests bench compare demo tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -q -n $(WORKERS) tests/unit
@@ -26,8 +26,8 @@ check: setup         ## format, lint, types, import contracts, unit tests, a lit
 
 test: check          ## everything: check, then end-to-end tests as root and as an ordinary user, and those of every runtime
 	@tools/setup-tests.sh
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not engine" tests/e2e tests/contract tests/verify
-	$(BIN)/pytest -m engine tests/e2e tests/contract
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not engine" tests/e2e tests/contract tests/verify tests/soak
+	$(BIN)/pytest -m engine tests/e2e tests/contract tests/verify
 
 images: setup        ## every container image, with Docker and Podman, and what its tools do (CI builds three of them)
 	@tools/setup-tests.sh
@@ -36,15 +36,23 @@ images: setup        ## every container image, with Docker and Podman, and what 
 fuzz: setup          ## every parser with new inputs, for half an hour or CLOISTER_FUZZ_EXAMPLES (each test; 20000)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=long --timeout=0
 
+soak: setup          ## ten minutes (CLOISTER_SOAK_SECONDS) of traffic through sandboxes that are killed, with a new seed (SEED) each time
+	@tools/setup-tests.sh
+	$(BIN)/python -m tests.soak $(if $(SEED),--seed $(SEED))
+
 format: setup        ## rewrite the sources in the project's format
-	$(BIN)/ruff format src tests bench demo tools
-	$(BIN)/ruff check --fix src tests bench demo tools
+	$(BIN)/ruff format src tests bench compare demo tools
+	$(BIN)/ruff check --fix src tests bench compare demo tools
 
 demo: setup          ## the main job, visibly: a scripted agent in a sandbox
 	@PATH="$(abspath $(BIN)):$$PATH" demo/run.sh
 
 bench: setup         ## figures of this machine beside bubblewrap, sandbox-runtime, docker, the devcontainer CLI and mitmproxy, in one run
 	@$(BIN)/python bench/run.py
+
+compare: setup       ## the attacks of `cloister verify` against srt, devcontainers, docker and mitmproxy too; needs root (docs/compare.md)
+	@tools/setup-tests.sh
+	@$(BIN)/python -m compare $(COMPARE)
 
 lock: setup          ## renew the hashed lock files from pyproject.toml
 	tools/lock.sh $(VENV)

@@ -20,6 +20,7 @@ from mitmproxy import Mitmproxy
 from report import Row, at_least, not_measured
 from supervisor import held, peak_memory_mb
 from web_origin import WebOrigin
+
 from world import UnavailableError, World, cloister_argv
 
 HOST = "api.example.test"

@@ -21,6 +21,7 @@ from pathlib import Path
 from containers import Docker, devcontainer, private_docker
 from report import Row, at_most, not_measured
 from supervisor import last_line, memory_mb
+
 from world import UnavailableError, World, cloister_program, srt
 
 UP_BAR, EXEC_BAR = 2.0, 1.5  # times docker's own (DESIGN)

@@ -15,6 +15,7 @@ from pathlib import Path
 from certificate import write_certificate
 from report import Row, at_least
 from supervisor import held, last_line, memory_mb, until_idle
+
 from world import World, cloister_argv
 
 HOST = "origin.example.test"

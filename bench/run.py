@@ -14,6 +14,7 @@ import kept
 import network
 import startup
 from report import Row, not_measured, show
+
 from world import World, world
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from report import Row, at_most, not_measured
+
 from world import UnavailableError, World, bwrap_argv, cloister_argv, srt
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import engine_python
 from tests.contract.conftest import World, _world
 from tests.contract.test_crashes import eventually, nothing_is_left, record, up
 from tests.contract.test_network import request, talk
-from tests.contract.test_verify import WITH_PYTHON, _add_python
 from tests.engines import IMAGE, Engine
 from tests.fakes.origins import Authority
 from tests.fakes.web_origin import WebOrigin
@@ -84,10 +84,8 @@ def test_the_agent_has_nothing_of_it(outpost: World) -> None:
 @pytest.fixture
 def asking(outpost: World, authority: Authority) -> Iterator[tuple[World, WebOrigin]]:
     """A world whose only credential asks, with a Python in its image."""
-    engine = engine_of(outpost)
-    _add_python(engine)
-    text = configuration(outpost).replace(f'"{IMAGE}"', f'"{WITH_PYTHON}:latest"')
-    with WebOrigin(authority, API) as origin:
+    with engine_python.image(engine_of(outpost)) as name, WebOrigin(authority, API) as origin:
+        text = configuration(outpost).replace(f'"{IMAGE}"', f'"{name}"')
         outpost.cloister.configure(
             f'{text}"{API}" = "127.0.0.1:{origin.port}"\n'
             f'[[credential]]\nname = "api"\nsource = "env:REAL_TOKEN"\nhosts = ["{API}"]\ninject = "bearer"\n'
@@ -95,7 +93,6 @@ def asking(outpost: World, authority: Authority) -> Iterator[tuple[World, WebOri
         )
         outpost.cloister.extra_environment["REAL_TOKEN"] = TOKEN
         yield outpost, origin
-    engine("rmi", "--force", WITH_PYTHON, check=False)
 
 
 def test_a_credential_is_fetched_on_the_host_once_the_user_has_said_yes(

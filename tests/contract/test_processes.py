@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -69,6 +72,55 @@ def test_terminal(kept: World) -> None:
         process.kill()
         process.wait()
         os.close(main)
+
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# Perl starts no process of its own to wait, and says when it can be signalled.
+WAITING = '$|=1; $SIG{$_}=sub{print "got $_[0]\\n"; exit 7} for @ARGV; print "ready\\n"; sleep 100'
+
+
+@pytest.mark.parametrize("number", FORWARDED)
+@pytest.mark.parametrize("caught", [True, False])
+def test_a_signal_to_execs_own_process_reaches_the_command(
+    kept: World, number: signal.Signals, caught: bool
+) -> None:
+    """As `kill` and `timeout` send it: to one process, not to its group."""
+    names = [number.name.removeprefix("SIG")] if caught else []
+    with started(kept, "/usr/bin/perl", "-e", WAITING, *names) as process:
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == ((7, f"got {names[0]}\n") if caught else (128 + number, ""))
+
+
+def test_a_signal_reaches_a_command_without_an_environment(kept: World) -> None:
+    """The variable by which a container's command is known can be thrown away."""
+    with started(kept, "env", "-i", "/usr/bin/perl", "-e", WAITING, "TERM") as process:
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (7, "got TERM\n")
+
+
+def test_a_signal_reaches_only_the_command_that_was_meant(kept: World) -> None:
+    command = ("/usr/bin/perl", "-e", WAITING, "TERM")
+    with started(kept, *command) as one, started(kept, *command) as other:
+        one.send_signal(signal.SIGTERM)
+        assert one.communicate(timeout=60)[0] == "got TERM\n"
+        assert other.poll() is None
+        other.send_signal(signal.SIGTERM)
+        assert other.communicate(timeout=60)[0] == "got TERM\n"
+
+
+@contextmanager
+def started(world: World, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command of `exec` that has said that it is ready. What is signalled is cloister itself, not what became its user."""
+    process = world.cloister.start("exec", "--", *command)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate(timeout=10)
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 def until(descriptor: int, wanted: bytes, deadline_s: float = 30.0) -> bytes:

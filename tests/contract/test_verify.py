@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import re
-import subprocess
-import tarfile
 from collections.abc import Iterator
 
 import pytest
 
-from cloister.verify.probes import PROBES
+from cloister.verify.probes import INSIDE, PROBES
+from tests import engine_python
 from tests.contract.conftest import World
-from tests.engines import IMAGE, Engine
+from tests.engines import IMAGE
 
 pytestmark = pytest.mark.timeout(600)  # rootless Podman copies whole images
-WITH_PYTHON = "cloister-test-python"
-_PYTHON = "/usr/bin/python3"
 
 
 @pytest.fixture
 def python(world: World) -> Iterator[World]:
     """The image has a Python: that of this host's system, which is of the same release as the image."""
-    if world.engine is not None:
-        _add_python(world.engine)
+    if world.engine is None:
+        yield world
+        return
+    with engine_python.image(world.engine) as name:
         file = world.cloister.home / ".config/cloister/config.toml"
-        world.cloister.configure(file.read_text().replace(f'"{IMAGE}"', f'"{WITH_PYTHON}:latest"'))
-    yield world
-    if world.engine is not None:
-        world.engine("rmi", "--force", WITH_PYTHON, check=False)
-
-
-def _add_python(engine: Engine) -> None:
-    name = f"cloister-test-python-{os.getpid()}"
-    engine("create", "--name", name, "--network", "none", IMAGE, "true")
-    try:
-        engine("cp", "-", f"{name}:/", stdin=_system_python())
-        engine("commit", name, WITH_PYTHON)
-    finally:
-        engine("rm", "--force", name)
-
-
-def _system_python() -> bytes:
-    program = os.path.realpath(_PYTHON)
-    library = subprocess.run(
-        [_PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    modules = [f"{library}/lib-dynload/{one}" for one in os.listdir(f"{library}/lib-dynload")]
-    linked = subprocess.run(["ldd", program, *modules], capture_output=True, text=True, check=False).stdout
-    needed = {path for path in re.findall(r"(/\S+\.so\S*)", linked) if not path.startswith(library)}
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", dereference=True) as archive:
-        archive.add(program, _PYTHON)
-        archive.add(library, library, filter=lambda one: None if "__pycache__" in one.name else one)
-        for path in sorted(needed - {found for found in needed if found.endswith(":")}):
-            archive.add(path, path if path.startswith("/usr/") else f"/usr{path}")
-    return content.getvalue()
+        world.cloister.configure(file.read_text().replace(f'"{IMAGE}"', f'"{name}"'))
+        yield world
 
 
 def test_every_probe_holds(python: World) -> None:
@@ -70,6 +36,23 @@ def test_every_probe_holds(python: World) -> None:
     assert len(report["results"]) == len(PROBES)
     assert done.code == 0
     assert python.containers() == []
+
+
+def test_a_live_sandbox_is_attacked_without_a_trace(python: World) -> None:
+    """With every probe that needs nothing of the verification's own, and the others say why not."""
+    cloister = python.cloister
+    cloister.write(cloister.project / ".env", "TOKEN=1\n")
+    cloister.write(cloister.project / ".vscode/settings.json", "{}\n")
+    assert cloister("up", timeout_s=120).code == 0
+    done = cloister("verify", "--sandbox", "main", "--json", timeout_s=180)
+    assert done.out, done
+    found = {one["id"]: (one["outcome"], one["reason"]) for one in json.loads(done.out)["results"]}
+    tried = {probe.id for probe in PROBES if not probe.own_origin and INSIDE in probe.sides} - {"K-6"}
+    assert {name: why for name, why in found.items() if name in tried and why[0] != "held"} == {}
+    assert {outcome for name, (outcome, _) in found.items() if name not in tried} == {"not applicable"}
+    assert done.code == 0
+    assert python.sh("ls -A /tmp").out == ""
+    assert cloister("stop", timeout_s=120).code == 0
 
 
 def test_an_image_without_python_is_said(world: World) -> None:

@@ -10,6 +10,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_lifecycle import eventually
+from tests.e2e.test_lifecycle import children, eventually
 from tests.world import Cloister
 
 pytestmark = pytest.mark.sandbox
@@ -79,11 +80,11 @@ def test_a_day(cloister: Cloister) -> None:
     assert cloister("exec", "cat", "/".join([str(cloister.home), "note"])).out == "kept\n"
     refused = cloister("rm")
     assert (refused.code, "cloister stop" in refused.err) == (2, True)
+    state = cloister.state
     assert cloister("rm", "--force", "--volumes").code == 0
-    assert not (cloister.state / "home").exists()
+    assert {path.name for path in state.iterdir()} == {"audit"}, "nothing but what a person may want is left"
     assert listed(cloister) == []
     assert (cloister.project / "file").exists()
-    assert list((cloister.state / "runs").iterdir()) == []
     eventually(lambda: not cloister.processes(), "nothing of it runs")
 
 
@@ -230,6 +231,18 @@ def test_kill_of_exec_ends_its_command_and_nothing_else(up: Cloister) -> None:
     assert listed(up)[0]["running"]
 
 
+def test_kill_of_the_guide_ends_its_command_and_nothing_else(up: Cloister) -> None:
+    """The process between `exec` and its command: nothing of the command may live on unwatched."""
+    process = up.start("exec", "--", "/bin/sh", "-c", "echo ready; exec sleep 1000")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    (guide,) = children(process.pid)
+    os.kill(guide, signal.SIGKILL)
+    assert process.wait(timeout=10) == 137
+    eventually(lambda: "sleep 1000" not in up("exec", "ps", "-eo", "args").out, "the command is gone")
+    assert listed(up)[0]["running"]
+
+
 def test_a_shell_on_a_terminal_has_job_control(up: Cloister) -> None:
     with Terminal(up, "exec", "-e", "PS1=next> ", "bash", "--norc") as terminal:
         terminal.type(b"", until=b"next> ")
@@ -258,10 +271,10 @@ def test_a_shell_that_asks_for_its_process_group_gives_the_terminal_back(
 
 
 def test_ctrl_z_stops_the_command_and_gives_the_terminal_to_the_shell_outside(up: Cloister) -> None:
-    command = " ".join(up.argv(["exec", "--", "cat"]))
+    command = " ".join(up.argv(["exec", "--", "sh", "-c", "'echo read''y; exec cat'"]))
     with Terminal(up, program=("env", "TERM=dumb", "bash", "--norc")) as terminal:
         terminal.type(b"PS1='out''side> '\n", until=b"outside> ")
-        terminal.type(f"{command}\n".encode(), until=b"cat")
+        terminal.type(f"{command}\n".encode(), until=b"ready")  # from here on, the terminal echoes
         terminal.type(b"one\n", until=b"one\none")
         terminal.type(b"\x1a", until=b"outside> ")
         terminal.type(b"echo sh''ell\n", until=b"shell\noutside> ")
@@ -322,14 +335,18 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
 
 
-@pytest.mark.parametrize("victim", ["session", "gateway", "bubblewrap"])
+@pytest.mark.parametrize("victim", ["session", "gateway", "bubblewrap", "init", "first"])
 def test_av_3_after_kill_of_anything_it_is_stopped_and_starts_again(up: Cloister, victim: str) -> None:
     content = record(up)
     others = content["others"]
     session = content["session"]
     assert isinstance(others, list)
     assert isinstance(session, list)
-    pid = {"session": session[0], "gateway": others[0][0], "bubblewrap": others[1][0]}[victim]
+    init = others[2][0]
+    pid = {
+        "session": session[0], "gateway": others[0][0], "bubblewrap": others[1][0], "init": init,
+        "first": children(init)[0],
+    }[victim]  # fmt: skip
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: not [one for one in listed(up) if one["running"]], "it is seen to have stopped")
     gone = up("exec", "true")
@@ -360,6 +377,18 @@ def test_what_up_was_told_counts_for_the_next_one(up: Cloister) -> None:
     assert up("up").code == 0
     assert up("exec", "sh", "-c", "echo $COLOUR").out == "red\n"
     assert listed(up)[0]["profile"] == "offline"
+
+
+def test_an_up_that_fails_is_forgotten(cloister: Cloister) -> None:
+    """Else its options would be those of the next `up`, which would fail as well."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"{taken.getsockname()[1]}:3000"
+        assert cloister("up", "-p", port).code == 125
+        assert listed(cloister) == []
+        assert cloister("up", "-e", "KIND=first").code == 0
+        assert cloister("up", "-p", port).code == 125
+        assert cloister("up").code == 0
+        assert cloister("exec", "--", "sh", "-c", "echo $KIND").out == "first\n"
 
 
 def test_rebuild_makes_it_anew(up: Cloister) -> None:

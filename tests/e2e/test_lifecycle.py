@@ -40,6 +40,14 @@ def record(cloister: Cloister) -> dict[str, list[list[int]]]:
     return content
 
 
+def children(pid: int) -> list[int]:
+    """Those of a process, in the order in which they came to be; none if it has gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def start_idle(cloister: Cloister) -> subprocess.Popen[str]:
     process = cloister.start("run", "--", "/bin/sh", "-c", "echo ready; exec cat")
     assert process.stdout is not None
@@ -112,7 +120,7 @@ def test_a_signal_while_it_starts_is_not_lost(user_cloister: Cloister) -> None:
     eventually(lambda: not user_cloister.processes(), "every process of the sandboxes is gone")
 
 
-@pytest.mark.parametrize("victim", ["session", "gateway", "bubblewrap"])
+@pytest.mark.parametrize("victim", ["session", "gateway", "bubblewrap", "init", "command"])
 def test_kill_of_any_process_leaves_nothing_that_the_next_command_does_not_clean(
     cloister: Cloister, victim: str
 ) -> None:
@@ -126,6 +134,8 @@ def test_kill_of_any_process_leaves_nothing_that_the_next_command_does_not_clean
         "session": found["session"][0],
         "gateway": found["others"][0][0],
         "bubblewrap": found["others"][1][0],
+        "init": found["others"][2][0],
+        "command": children(found["others"][2][0])[0],
     }
     os.kill(pids[victim], signal.SIGKILL)  # type: ignore[arg-type]  # JSON: a pid
     process.wait(timeout=20)  # before its standard input is closed, which would end it in peace
@@ -134,6 +144,8 @@ def test_kill_of_any_process_leaves_nothing_that_the_next_command_does_not_clean
     if victim == "gateway":
         assert "the gateway ended, so the sandbox was stopped" in err
         assert process.returncode == 125
+    starts_and_ends = [event["event"] for event in cloister.events() if event["event"] in ("start", "end")]
+    assert starts_and_ends == ["start", "end"][: 1 if victim == "session" else 2]
     eventually(lambda: not cloister.processes(), "every process of the sandbox is gone")
     done = cloister.run("echo", "again")
     assert done.out == "again\n", done
@@ -247,6 +259,27 @@ def test_kill_while_it_starts(cloister: Cloister) -> None:
         select.select([], [], [], delay_ms / 1000)
         process.kill()
         process.communicate(timeout=20)
+    eventually(lambda: not cloister.processes(), "every process of the sandboxes is gone")
+    assert cloister.run("true").code == 0
+    assert sorted(os.listdir(cloister.project)) == before
+    assert list((cloister.state / "runs").iterdir()) == []
+
+
+def test_kill_of_whatever_a_start_has_begun(cloister: Cloister) -> None:
+    """AV-3: the gateway, the plumber or what it has become, at any moment: the start fails or goes on, and leaves nothing."""
+    assert cloister.run("true").code == 0
+    before = sorted(os.listdir(cloister.project))
+    killed = set()
+    for delay_ms in range(5, 80, 5):
+        process = cloister.start("run", "--", "true")
+        select.select([], [], [], delay_ms / 1000)
+        for pid in children(process.pid)[-1:]:  # the newest
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode in (0, 125, 137), err
+        assert "Traceback" not in err
+    assert killed, "the control: something was killed"
     eventually(lambda: not cloister.processes(), "every process of the sandboxes is gone")
     assert cloister.run("true").code == 0
     assert sorted(os.listdir(cloister.project)) == before

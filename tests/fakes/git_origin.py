@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +34,10 @@ def _git(*arguments: str, cwd: Path) -> None:
 
 
 class GitOrigin:
-    """Serves one repository, `path`, with one commit. With `password`: to x-access-token only, and takes pushes."""
+    """Serves one repository, `path`, with one commit. With `password`: to x-access-token only, and takes pushes.
+
+    `watch` gets the path and head of every request.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,8 @@ class GitOrigin:
         password: str | None = None,
         name: str = NAME,
         path: str = "widget.git",
+        port: int = 0,
+        watch: Callable[[str, Message], None] = lambda _path, _headers: None,
     ) -> None:
         wanted = base64.b64encode(f"x-access-token:{password}".encode()).decode()
         self.services: list[str] = []  # what was asked of it, with the right password
@@ -65,6 +72,7 @@ class GitOrigin:
             def backend(self) -> None:
                 path, _, query = self.path.partition("?")
                 body = self._body()
+                watch(self.path, self.headers)
                 if password is not None and self.headers.get("Authorization") != f"Basic {wanted}":
                     self.send_response(401)
                     self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -116,7 +124,7 @@ class GitOrigin:
             def log_message(self, format: str, *arguments: object) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._server.socket = authority.context((name,)).wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False

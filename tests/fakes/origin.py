@@ -29,14 +29,19 @@ class Origin:
     """A server on a loopback port. `serve` handles each accepted socket; the default echoes."""
 
     def __init__(
-        self, serve: Serve | None = None, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
+        self,
+        serve: Serve | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self._serve = serve or echo
         self._tls = tls
         self.seen: list[Seen] = []
         self.accepted = threading.Semaphore(0)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = socket.create_server((address, 0), family=family, backlog=1024)
+        self._listener = socket.create_server((address, port), family=family, backlog=1024)
         self.address = address
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []

@@ -23,7 +23,7 @@ class Authority:
     """A certificate authority of the tests."""
 
     def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key: ec.EllipticCurvePrivateKey = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cloister test authority")])
         builder = _builder(name, name, self._key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -40,6 +40,22 @@ class Authority:
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode()
 
+    def stored(self) -> tuple[str, str]:
+        """Its key and certificate, for another process of the tests."""
+        return _key_pem(self._key).decode(), self.pem
+
+    @classmethod
+    def of_stored(cls, key: str, certificate: str) -> Self:
+        """The same authority as `stored` told of."""
+        made = cls()
+        loaded = serialization.load_pem_private_key(key.encode(), None)
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+            raise TypeError("not a key of elliptic curves")
+        made._key = loaded
+        made._certificate = x509.load_pem_x509_certificate(certificate.encode())
+        made.pem = certificate
+        return made
+
     def context(self, names: tuple[str, ...]) -> ssl.SSLContext:
         """A server context with a certificate for `names`."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -55,15 +71,19 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM) + _key_pem(key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile() as file:
             file.write(pem)
             file.flush()
             context.load_cert_chain(file.name)
         return context
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _builder(
@@ -170,10 +190,10 @@ class HttpsOrigin:
 
 
 class TcpOrigin:
-    """Accepts connections on `port`, each served by `talk` in a thread of its own."""
+    """Accepts connections on `port` (0: a free one), each served by `talk` in a thread of its own."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
 
     def __enter__(self) -> Self:
@@ -200,12 +220,13 @@ class TcpOrigin:
 class LineOrigin(TcpOrigin):
     """Greets first, then answers each line with its reverse; `quit` closes."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
         self.lines: list[str] = []
 
     def talk(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb", buffering=0) as file:
+        # A client that goes away is part of the tests.
+        with contextlib.suppress(OSError), connection, connection.makefile("rwb", buffering=0) as file:
             file.write(b"hello from the line origin\n")
             for line in file:
                 text = line.decode().strip()

@@ -6,8 +6,10 @@ Rule 2: a request is answered when all of it has come; a body of several parts g
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,6 +25,7 @@ import h2.exceptions
 from tests.fakes.origins import Authority
 
 DEADLINE_S = 60.0
+_PART_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +57,32 @@ def seen_text(request: Request) -> Answer:
     return Answer(body=f"origin saw {request.method} {request.path}\n".encode())
 
 
+class ResetError(OSError):
+    """Raised by a body or by `respond`: the connection is reset."""
+
+
 class WebOrigin:
-    """An HTTPS origin on a loopback port with a certificate for `names`, which offers `protocols` by ALPN."""
+    """An HTTPS origin on a loopback port with a certificate for `names`, which offers `protocols` by ALPN.
+
+    Without an authority it speaks HTTP/1.1 in the clear. `between` is called between two reads of a body.
+    """
 
     def __init__(
         self,
-        authority: Authority,
+        authority: Authority | None,
         *names: str,
         respond: Respond = seen_text,
         protocols: tuple[str, ...] = ("http/1.1",),
+        port: int = 0,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self.seen: list[Request] = []
         self._respond = respond
-        self._context = authority.context(names)
-        self._context.set_alpn_protocols(list(protocols))
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.between = between
+        self._context = None if authority is None else authority.context(names)
+        if self._context is not None:
+            self._context.set_alpn_protocols(list(protocols))
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = []
 
@@ -99,17 +113,23 @@ class WebOrigin:
     def _serve(self, plain: socket.socket) -> None:
         plain.settimeout(DEADLINE_S)
         try:
-            with self._context.wrap_socket(plain, server_side=True) as sock:
+            with self._wrapped(plain) as sock:
                 self._sockets.append(sock)
-                if sock.selected_alpn_protocol() == "h2":
-                    _Http2(self, sock).serve()
-                else:
-                    _http1(self, sock)
+                try:
+                    if isinstance(sock, ssl.SSLSocket) and sock.selected_alpn_protocol() == "h2":
+                        _Http2(self, sock).serve()
+                    else:
+                        _http1(self, sock)
+                except ResetError:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         except (OSError, h2.exceptions.ProtocolError):
             return  # a client that goes away is part of the tests
 
+    def _wrapped(self, plain: socket.socket) -> socket.socket:
+        return plain if self._context is None else self._context.wrap_socket(plain, server_side=True)
 
-def _http1(origin: WebOrigin, sock: ssl.SSLSocket) -> None:
+
+def _http1(origin: WebOrigin, sock: socket.socket) -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -143,14 +163,29 @@ def _http1(origin: WebOrigin, sock: ssl.SSLSocket) -> None:
 
         def _body(self) -> bytes:
             if self.headers.get("Transfer-Encoding", "") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
+                return self._read(int(self.headers.get("Content-Length") or 0))
+            body = bytearray()
+            while size := self._size():
+                body += self._read(size)
                 self.rfile.readline()
             while self.rfile.readline().strip():
                 continue  # trailers
-            return body
+            return bytes(body)
+
+        def _size(self) -> int:
+            if not (line := self.rfile.readline()):
+                raise ConnectionResetError("the client has gone within its body")
+            return int(line, 16)
+
+        def _read(self, size: int) -> bytes:
+            data = bytearray()
+            while len(data) < size:
+                origin.between()
+                part = self.rfile.read(min(size - len(data), _PART_BYTES))
+                if not part:
+                    raise ConnectionResetError("the client has gone within its body")
+                data += part
+            return bytes(data)
 
         def log_message(self, format: str, *arguments: object) -> None:
             return
@@ -175,7 +210,8 @@ class _Http2:
         self._flush()
         while not self._ended:
             while self._complete:
-                self._answer(self._complete.popleft())
+                with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it
+                    self._answer(self._complete.popleft())
             self._receive()
 
     def _flush(self) -> None:
@@ -191,6 +227,7 @@ class _Http2:
                 self._heads[event.stream_id] = [(_text(name), _text(value)) for name, value in event.headers]
                 self._bodies[event.stream_id] = bytearray()
             elif isinstance(event, h2.events.DataReceived):
+                self._origin.between()
                 self._bodies[event.stream_id] += event.data
                 self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded):

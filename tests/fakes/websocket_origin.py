@@ -23,10 +23,11 @@ from wsproto.extensions import PerMessageDeflate
 
 def websocket_origin(context: ssl.SSLContext, token: str) -> Origin:
     """Rejects whoever brings no `Bearer token`. Texts and bytes come back as they came."""
-    return Origin(lambda seen, sock: _serve(seen, sock, token), tls=context)
+    return Origin(lambda seen, sock: serve(seen, sock, token), tls=context)
 
 
-def _serve(seen: Seen, sock: socket.socket, token: str) -> None:
+def serve(seen: Seen, sock: socket.socket, token: str) -> None:
+    """One connection."""
     sock.settimeout(60)
     websocket = WSConnection(ConnectionType.SERVER)
     while data := sock.recv(65536):

@@ -19,7 +19,8 @@ import pytest
 
 from cloister.config import directories
 from cloister.credentials import inject
-from cloister.gateway import connection, daemon, judge, resolver, strict
+from cloister.credentials.redact import Redactor
+from cloister.gateway import connection, daemon, judge, relay, resolver, strict
 from cloister.gateway.http import body, h1_client, h1_server
 from cloister.gateway.judge import Asked
 from cloister.gateway.record import Record
@@ -155,6 +156,7 @@ def lenient_parser(patch: Patch, _: Path) -> None:
 def unwatched(patch: Patch, _: Path) -> None:
     """Nobody looks for placeholders in requests, nor for values in answers."""
     patch.setattr(daemon, "Services", lambda **fields: Services(**{**fields, "watched": {}}))
+    patch.setattr(relay, "Redactor", lambda *_, **__: Redactor(()))
 
 
 @mutation("keeps-client-header")
@@ -301,6 +303,18 @@ def git_as_is(patch: Patch, _: Path) -> None:
     """The host's git reads a repository's own configuration, and nothing of it is turned off."""
     patch.setattr(gitsettings, "configuration", lambda text, **_: text)
     patch.setattr(gitsettings, "FORCED", "")
+
+
+@mutation("smuggled-options")
+def smuggled_options(patch: Patch, _: Path) -> None:
+    """A command's words stand where bubblewrap looks for its own options."""
+    patch.setattr(
+        bwrap_argv,
+        "argv",
+        lambda spec, *, bwrap, descriptors, rlimits: [
+            bwrap, "--args", str(descriptors.options), *spec.command,
+        ],
+    )  # fmt: skip
 
 
 @mutation("any-name")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from cloister.verify import program
 from cloister.verify.outside import main as outside
 from cloister.verify.probes import BY_ID, HOST, INSIDE, PROBES
 from cloister.verify.run import Options, Report, verify
-from cloister.verify.verdict import Outcome, exit_code
+from cloister.verify.verdict import Outcome, Result, exit_code
+from tests.verify import gateway_mutations  # noqa: F401 - it adds to MUTATIONS
 from tests.verify.mutations import MUTATIONS
 
+# Mutation → probe → the ways that must be found open, each: an attack that cannot succeed shows nothing.
+WAYS: dict[str, dict[str, list[str]]] = tomllib.loads(
+    (Path(__file__).parents[1] / "cases/verify_ways.toml").read_text()
+)
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(240)]
 
 
@@ -75,6 +81,17 @@ def test_a_weakened_sandbox_is_breached(
     }
     assert missed == {}
     assert exit_code(report.results) == 1
+    found = {one.probe.id: breaches(one) for one in report.results}
+    assert {
+        (probe, way) for probe, ways in WAYS.get(name, {}).items() for way in ways if way not in found[probe]
+    } == set()
+
+
+def breaches(result: Result) -> str:
+    """The names of the attacks that succeeded, and what was seen outside."""
+    held = ("attack ", "control ")
+    lines = (one.partition(": ")[2] for one in result.evidence)
+    return "\n".join(line for line in lines if not line.startswith(held))
 
 
 def test_probes_send_their_marks() -> None:

@@ -6,6 +6,7 @@ Rule 2: a command's module is imported when that command is typed; `run` without
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -122,6 +123,13 @@ def _tell(error: CloisterError) -> int:
 def _of_the_host(error: OSError) -> CloisterError:
     """A file or a resource that nobody asked about by name: say which, and what the kernel said."""
     _show_traceback()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = os.path.dirname(str(error.filename or ""))
+        return HostError(
+            f"the disk of {place!r} is full" if place else "a disk is full",
+            details=error.strerror or "",
+            resolution=f"make room; what is left: df -h {place}".rstrip(),
+        )
     about = f"{error.filename!r}: " if error.filename is not None else ""
     return HostError(
         f"{about}{error.strerror or error}",

@@ -55,6 +55,8 @@ def execute(arguments: argparse.Namespace) -> int:
             _remove_home(project, name)
             store.remove(project, name)
         catalogue.remove(project, name)
+    if arguments.volumes:
+        catalogue.forget_empty(project)
     print(f"{name} ({project.workspace}): removed{' with its home' if arguments.volumes else ''}")
     return 0
 

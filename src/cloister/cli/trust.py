@@ -55,7 +55,7 @@ def _validate(path: str, text: str, home: str) -> None:
         compile_plan(user=("", None), project=(path, text), overrides=Overrides(), home=home)
     except ConfigurationError as error:
         error.resolution = (
-            f"{error.resolution}; then run: cloister trust"
+            f"{error.resolution}   Then run: cloister trust"
             if error.resolution
             else "correct it, then run: cloister trust"
         )

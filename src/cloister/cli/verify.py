@@ -17,8 +17,9 @@ from cloister.cli.logs import PIPE_WIDTH_CHARACTERS
 from cloister.sandbox import catalogue
 from cloister.sandbox.registry import Record
 from cloister.verify import report as reports
+from cloister.verify.probes import HOST, INSIDE, Probe
 from cloister.verify.run import Options, Report, probes, verify
-from cloister.verify.verdict import Outcome, exit_code
+from cloister.verify.verdict import EXEC, FIRST, Outcome, exit_code
 
 _STYLES = {
     Outcome.HELD: "green",
@@ -27,6 +28,7 @@ _STYLES = {
     Outcome.NOT_APPLICABLE: "dim",
 }
 _EVIDENCE_SHOWN = 5
+_PASSES = {FIRST: "first process", EXEC: "later process", HOST: "host"}
 _EPILOG = """\
 exit codes: 0 everything that could be tried held, 1 something was breached, 3 nothing was, but a control failed (so the
 attacks show nothing), 2 wrong usage, 125 the sandbox could not be made. The report, with all evidence, is kept in the
@@ -70,7 +72,7 @@ def execute(arguments: argparse.Namespace) -> int:
         render = reports.document if arguments.json else reports.junit if arguments.junit else reports.tap
         print(render(found))
     else:
-        found = _shown(options, len(chosen))
+        found = _shown(options, chosen)
     return exit_code(found.results)
 
 
@@ -88,8 +90,10 @@ def _live(arguments: argparse.Namespace) -> Record | None:
     return shared.live(shared.Which(name=name, directory=shared.directory(arguments) or "."))
 
 
-def _shown(options: Options, count: int) -> Report:
+def _shown(options: Options, chosen: Sequence[Probe]) -> Report:
     console = _console()
+    inside, host = (sum(side in probe.sides for probe in chosen) for side in (INSIDE, HOST))
+    counts = {FIRST: inside, EXEC: inside, HOST: host}
     if not console.is_terminal:
         found = verify(options, os.environ, lambda _pass, _probe: None)
     else:
@@ -98,7 +102,7 @@ def _shown(options: Options, count: int) -> Report:
 
             def progress(name: str, probe: str) -> None:
                 done[name] = done.get(name, 0) + 1
-                passes = ", ".join(f"{one} process {tried}/{count}" for one, tried in done.items())
+                passes = ", ".join(f"{_PASSES[one]} {tried}/{counts[one]}" for one, tried in done.items())
                 live.update(Text(f"attacking: {passes}   {probe}"))
 
             live.update(Text("starting a sandbox"))

@@ -51,8 +51,8 @@ class Sandbox(Table):
     gateway: str | None = _key(
         "text",
         None,
-        'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine; always if that '
-        "is in a virtual machine).",
+        'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine; where the '
+        "engine is in a virtual machine, always).",
         shown='`"host"`',
     )
     tmp_exec: bool | None = _key(

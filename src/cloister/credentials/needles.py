@@ -1,6 +1,7 @@
 """Many byte strings, looked for at once: what passes through the gateway is searched for all spellings of all values.
 
-The Aho-Corasick search of ahocorasick_rs reads 10 GB/s whatever their number; `in` needs a pass for each.
+`in` needs a pass for each. The search of ahocorasick_rs compares many bytes at once for up to some 24 of them and reads
+10 GB/s; for more it is twenty times slower. So there are several searches, each of a few.
 """
 
 from __future__ import annotations
@@ -9,20 +10,71 @@ from collections.abc import Iterable, Iterator
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+_AT_ONCE = 22
+_START = 3  # bytes by which the beginning of a needle is looked for
+
 
 class Needles:
     """Some byte strings, the longest first. `longest` is that one's length in bytes, 1 if there are none."""
 
-    __slots__ = ("_all", "_search", "longest")
+    __slots__ = ("_all", "_begin", "_overlapping", "_searches", "_shorter", "_starting", "longest")
 
     def __init__(self, needles: Iterable[bytes]) -> None:
         self._all = tuple(sorted(dict.fromkeys(needles), key=len, reverse=True))
-        self._search = BytesAhoCorasick(self._all, matchkind=MatchKind.LeftmostLongest) if self._all else None
+        groups = -(-len(self._all) // _AT_ONCE)
+        # Each with some of every kind: three first bytes or fewer, and it would look at every "%" of the data.
+        self._searches = [
+            BytesAhoCorasick(self._all[group::groups], matchkind=MatchKind.LeftmostLongest)
+            for group in range(groups)
+        ]
+        self._overlapping: BytesAhoCorasick | None = None  # made when something has been found: seldom
         self.longest = len(self._all[0]) if self._all else 1
+        self._starting: dict[bytes, list[bytes]] = {}
+        for needle in self._all:
+            self._starting.setdefault(needle[:_START], []).append(needle)
+        whole = [start for start in self._starting if len(start) == _START]
+        self._begin = BytesAhoCorasick(whole) if whole else None
+        self._shorter = frozenset(needle[:length] for needle in self._all for length in range(1, _START))
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._all)
 
     def any_in(self, data: bytes) -> bool:
         """Whether one of them stands in the data."""
-        return self._search is not None and bool(self._search.find_matches_as_indexes(data))
+        return any(search.find_matches_as_indexes(data) for search in self._searches)
+
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Where they stand, from the left: begin and end of each; those that overlap or touch are one."""
+        if not self.any_in(data):
+            return []
+        if self._overlapping is None:
+            self._overlapping = BytesAhoCorasick(self._all)
+        matches = self._overlapping.find_matches_as_indexes(data, overlapping=True)
+        return joined((begin, end) for _, begin, end in matches)
+
+    def begun(self, data: bytes) -> int:
+        """How many of the last bytes may be the beginning of one that is longer than they are."""
+        tail = data[-(self.longest - 1) :] if self.longest > 1 else b""
+        if self._begin is not None:
+            for _, at, _ in self._begin.find_matches_as_indexes(tail, overlapping=True):
+                begun = tail[at:]
+                for needle in self._starting[begun[:_START]]:
+                    if len(needle) <= len(begun):
+                        break  # the others are no longer
+                    if needle.startswith(begun):
+                        return len(begun)
+        for length in range(min(_START - 1, len(tail)), 0, -1):
+            if tail[-length:] in self._shorter:
+                return length
+        return 0
+
+
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same places, from the left; those that overlap or touch are one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+    return found

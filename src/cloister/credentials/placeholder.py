@@ -80,6 +80,18 @@ def stable_base64(text: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def stable_base32(text: bytes) -> tuple[bytes, ...]:
+    """The same in base32, in capitals and in small letters."""
+    found: dict[bytes, None] = {}
+    for before in range(5):
+        encoded = base64.b32encode(bytes(before) + text)
+        whole = encoded[(before * 8 + 4) // 5 : (before + len(text)) * 8 // 5]
+        if len(whole) >= _STABLE_LEAST:
+            found[whole] = None
+            found[whole.lower()] = None
+    return tuple(found)
+
+
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from itertools import pairwise
 
-from cloister.sandbox.protect import DIRECTORIES, FILES, SKIPPED, SUFFIXES
+from cloister.sandbox.protect import SKIPPED, is_protected
 
 
 class Place(Enum):
@@ -83,7 +84,7 @@ def place(path: str) -> Place:
     inner = "/".join(parts[1:])
     if _LOGIN.fullmatch(path):
         return Place.LOGIN
-    if _HOOK.fullmatch(path) or _is_protected(path, parts):
+    if _HOOK.fullmatch(path) or _is_protected(parts):
         return Place.HOOK
     if _CREDENTIALS.fullmatch(path):
         return Place.CREDENTIALS
@@ -120,7 +121,10 @@ def odd_program(path: str) -> str:
     return ""
 
 
-def _is_protected(path: str, parts: list[str]) -> bool:
+def _is_protected(parts: list[str]) -> bool:
     if parts[0] != ".":
         return False
-    return any(part in DIRECTORIES for part in parts[1:-1]) or parts[-1] in FILES or path.endswith(SUFFIXES)
+    return any(
+        is_protected(part, parent=parent, directory=number < len(parts))
+        for number, (parent, part) in enumerate(pairwise(parts), 2)
+    )

@@ -26,7 +26,7 @@ ARCHITECTURES = frozenset(
 )  # those that the tests run on, or the syscall tables are checked for
 LIMIT_CONTROLLERS = ("memory", "cpu", "pids")
 FDS_A_CONNECTION = 2
-FDS_OF_THE_GATEWAY = 320  # listeners, pipes, and a reserve
+FDS_OF_THE_GATEWAY = 320  # listeners, and a reserve
 WANTED_CONNECTIONS = 10_000
 
 

@@ -18,10 +18,12 @@ from cloister.credentials.replace import Replacer
 from cloister.errors import UntrustedInputError
 from cloister.gateway.http.streams import Downstream
 from cloister.messages import Headers, ResponseHead
+from cloister.policy import method_field
 from cloister.secret import Secret
 
 if TYPE_CHECKING:
     from cloister.credentials.sigv4 import ChunkSigner
+    from cloister.types import Deny
 
 KEEP_BYTES = 64 * 1024
 HOLD_BYTES = 256 << 20
@@ -112,11 +114,16 @@ class Outgoing:
         encoding: bytes,
         replacements: Sequence[tuple[bytes, Secret]],
         content_type: bytes,
+        refused: Callable[[str], Deny | None] | None = None,
     ) -> None:
+        """`refused` says why the request must not be taken for one of a method that its body names."""
         self._scanner = scanner
         self._allowed = allowed
+        self._refused = refused
+        self._fields = method_field.Body(content_type) if refused is not None else None
         self._replacer = Replacer(replacements, content_type=content_type) if replacements else None
-        self._decoder = _lenient_decoder(encoding) if scanner is not None or replacements else None
+        looked_at = scanner is not None or replacements or refused is not None
+        self._decoder = _lenient_decoder(encoding) if looked_at else None
         self.chunks: ChunkSigner | None = None  # the last filter of a body that AWS is to take
 
     @property
@@ -161,6 +168,10 @@ class Outgoing:
         return rest if self.chunks is None else b"".join(self.chunks.feed(rest)) + self.chunks.end()
 
     def _look(self, data: bytes) -> None:
+        if self._fields is not None and self._refused is not None:
+            for method in self._fields.feed(data):
+                if denial := self._refused(method):
+                    raise RefusedMethodError(denial)
         if self._scanner is None:
             return
         found = self._scanner.feed(data) - self._allowed
@@ -174,6 +185,14 @@ class Outgoing:
         except UntrustedInputError:  # not what its head says: nobody else can read it either
             self._decoder = None
             self._look(data)
+
+
+class RefusedMethodError(Exception):
+    """A body names another method, which is refused."""
+
+    def __init__(self, denial: Deny) -> None:
+        super().__init__(denial.reason)
+        self.denial = denial
 
 
 class MisplacedPlaceholderError(Exception):

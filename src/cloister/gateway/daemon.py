@@ -18,6 +18,7 @@ from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
 from cloister.gateway import connection, control, judge, proxy, truststore
 from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
+from cloister.gateway.allowance import Allowance
 from cloister.gateway.authority import Authority
 from cloister.gateway.connector import Connector, Started
 from cloister.gateway.dns_server import DnsServer
@@ -26,12 +27,11 @@ from cloister.gateway.leaves import LeafCache
 from cloister.gateway.names import NameTable
 from cloister.gateway.offload import Offload
 from cloister.gateway.on_demand import SOCKETS_LIMIT, Bind, Binder
-from cloister.gateway.pipes import PIPES_LIMIT, PipePool
 from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
 from cloister.gateway.services import Deadlines, Services
-from cloister.gateway.upstream import Dialler, pins_of
+from cloister.gateway.upstream import Dialler, answers_of, pins_of
 from cloister.gateway.vault import Vault
 from cloister.gateway.wire import SocketWire
 from cloister.network import evict
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 CLOSE_S = 0.8
 PUBLISHED_LIMIT = 512  # connections to published ports
-_RESERVED_DESCRIPTORS = 128 + 2 * PIPES_LIMIT
+_RESERVED_DESCRIPTORS = 128
 
 
 def run(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> int:
@@ -97,7 +97,11 @@ class Gateway:
         self._offload = Offload()
         self.names = NameTable(bound)
         dialler = Dialler(
-            pins=pins_of(start.plan), offload=self._offload, environ=start.environ, home=start.home
+            pins=pins_of(start.plan),
+            offload=self._offload,
+            environ=start.environ,
+            home=start.home,
+            answers=answers_of(start.plan),
         )
         further_roots = upstream_ca(start.plan)
         lured = _lure(start.plan)
@@ -127,7 +131,7 @@ class Gateway:
             tell=lambda text: control.send(start.control, "alarm", text),
             record=self.record,
             leaves=LeafCache(authority),
-            pipes=PipePool(),
+            allowance=Allowance(),
             deadlines=deadlines or Deadlines(),
             released=self._released,
         )
@@ -256,7 +260,6 @@ class Gateway:
             sock.close()
         for splice in list(self.services.splices):
             splice.close()
-        self.services.pipes.close()
         self.services.pool.close()
         self.services.vault.close()
         for server in (self._control_server, self._agent):
@@ -300,7 +303,7 @@ class Gateway:
             self._published = published.Published(
                 connector=self.connector,
                 record=self.record,
-                pipes=self.services.pipes,
+                allowance=self.services.allowance,
                 limit=_published_limit(),
             )
         self._published.add(passed.sock, passed.port)

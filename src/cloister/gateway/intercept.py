@@ -42,7 +42,9 @@ async def over_tls(services: Services, wire: SocketWire, asked: Asked) -> None:
     if tls.selected_alpn_protocol == _HTTP_2:
         from cloister.gateway.http import h2_server  # h2: off the path of those who do not need it
 
-        await h2_server.serve(tls, _handler(services, asked, tls=True), deadlines=services.deadlines)
+        await h2_server.serve(
+            tls, _handler(services, asked, tls=True), deadlines=services.deadlines, on_bad_request=bad
+        )
         return
     from cloister.gateway.http import h1_server
 

@@ -16,6 +16,7 @@ from cloister.gateway import strict
 from cloister.gateway.clienthello import ClientHello
 from cloister.gateway.strict import Form
 from cloister.messages import RequestHead
+from cloister.policy import method_field
 from cloister.policy.decide import (
     Splice,
     Treatment,
@@ -40,6 +41,8 @@ from cloister.types import (
 )
 
 _OVERRIDES = (b"x-http-method-override", b"x-http-method", b"x-method-override")
+_COMMON = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_UNHEARD_OF = "X-ANY"  # which only a rule without methods grants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,11 +176,24 @@ def request(
 
 
 def methods(head: RequestHead) -> set[str]:
-    """The request's method, and those that a server may take instead of it (ATTACKS HTTP-7)."""
+    """The request's method, and those that a server may take instead of it (ATTACKS HTTP-7), as its head tells them."""
     return {
         head.method,
         *(value.decode("latin-1") for name in _OVERRIDES for value in head.values_as_cgi(name)),
+        *method_field.in_query((head.query or "").encode("latin-1", "replace")),
     }
+
+
+def other_method(policy: Policy, granted: GrantedRequest, head: RequestHead, method: str) -> Deny | None:
+    """Why a granted request must not be taken for one of this method, which its body names; None if it may."""
+    request = Request(host=granted.host, port=granted.port, method=method, path=head.path)
+    decision = decide_request(policy, request)
+    return decision if isinstance(decision, Deny) else None
+
+
+def depends_on_method(policy: Policy, granted: GrantedRequest, head: RequestHead) -> bool:
+    """Whether there is a method with which this request would be refused."""
+    return any(other_method(policy, granted, head, method) is not None for method in (*_COMMON, _UNHEARD_OF))
 
 
 def shown(head: RequestHead) -> Asked:

@@ -17,8 +17,8 @@ import time
 
 from cloister.audit.log import Event
 from cloister.gateway.accept import Acceptor
+from cloister.gateway.allowance import Allowance
 from cloister.gateway.connector import Connector
-from cloister.gateway.pipes import PipePool
 from cloister.gateway.record import Record
 from cloister.gateway.splice import Splice
 from cloister.gateway.wire import SocketWire
@@ -31,10 +31,10 @@ _LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 class Published:
     """All published ports of one sandbox."""
 
-    def __init__(self, *, connector: Connector, record: Record, pipes: PipePool, limit: int) -> None:
+    def __init__(self, *, connector: Connector, record: Record, allowance: Allowance, limit: int) -> None:
         self._connector = connector
         self._record = record
-        self._pipes = pipes
+        self._allowance = allowance
         self._joined: set[Splice] = set()
         self._acceptor = Acceptor(record=record, limit=limit, spliced=lambda: len(self._joined))
 
@@ -86,7 +86,7 @@ class Published:
             loop=asyncio.get_running_loop(),
             client=wire.detach(),
             upstream=inside,
-            pipes=self._pipes,
+            allowance=self._allowance,
             on_end=ended,
         )
         self._joined.add(joined)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from cloister.audit.log import Event
 from cloister.credentials.placeholder import Scanner
 from cloister.errors import CredentialError
 from cloister.gateway import git, judge, prepare, strict, use
-from cloister.gateway.bodies import MisplacedPlaceholderError, Outgoing, Source
+from cloister.gateway.bodies import MisplacedPlaceholderError, Outgoing, RefusedMethodError, Source
 from cloister.gateway.forward import ClientFaultError, Forward, Means, Progress, Values
 from cloister.gateway.judge import Asked, GrantedRequest
 from cloister.gateway.record import printable
@@ -121,6 +121,8 @@ class Request:
             alarm = use.misplaced(error.names, candidates, granted.host, tls=self._tls)
             self._write(granted)
             await self._stop(alarm or Deny(reason=str(error)))
+        except RefusedMethodError as error:
+            await self._failed(granted, error.denial, 403)
         except ClientFaultError as error:
             self._progress.fault = str(error)
             await self._failed(granted, Deny(reason=str(error), rule=granted.allow.rule.id), 400)
@@ -190,7 +192,17 @@ class Request:
             encoding=b",".join(head.values(b"content-encoding")),
             replacements=prepare.replacements(uses, values),
             content_type=b",".join(head.values(b"content-type")),
+            refused=self._method_refusal(granted, head),
         )
+
+    def _method_refusal(
+        self, granted: GrantedRequest, head: RequestHead
+    ) -> Callable[[str], Deny | None] | None:
+        """What judges the methods that a body names; None where methods make no difference."""
+        policy = self._services.policy
+        if head.length == 0 or not judge.depends_on_method(policy, granted, head):
+            return None
+        return lambda method: judge.other_method(policy, granted, head, method)
 
     # What is said and written.
 

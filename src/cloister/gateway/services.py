@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloister.audit.log import Event
+from cloister.gateway.allowance import Allowance
 from cloister.gateway.bodies import Memory
 from cloister.gateway.judge import Asked
 from cloister.gateway.leaves import LeafCache
 from cloister.gateway.page import Page, Refusal, page
-from cloister.gateway.pipes import PipePool
 from cloister.gateway.record import Record, printable
 from cloister.gateway.splice import Splice
 from cloister.gateway.upstream import Dialler, Upstream
@@ -54,7 +54,7 @@ class Services:
     tell: Callable[[str], None]  # an alarm for the user's terminal
     record: Record
     leaves: LeafCache
-    pipes: PipePool
+    allowance: Allowance
     deadlines: Deadlines = field(default_factory=Deadlines)
     splices: set[Splice] = field(default_factory=set)
     released: Callable[[], None] = lambda: None  # a tunnel has ended
@@ -171,7 +171,7 @@ class Services:
             loop=asyncio.get_running_loop(),
             client=client,
             upstream=upstream.sock,
-            pipes=self.pipes,
+            allowance=self.allowance,
             on_end=ended,
         )
         self.splices.add(joined)

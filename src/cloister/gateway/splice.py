@@ -2,36 +2,31 @@
 
 Rule 1: driven by the event loop's reader and writer callbacks: no task and no coroutine per connection or
         chunk.
-Rule 2: back-pressure. A source is not read while its sink is full; what waits is one small buffer or one
-        pipe.
+Rule 2: back-pressure. A source is not read while its sink is full; what waits is COPY_BYTES, or BULK_BYTES
+        in as many directions as the allowance has.
 Rule 3: an end of stream is passed on as a half-close, a reset as a reset. Nothing times out here
         (keepalive does).
-Rule 4: an idle splice holds two descriptors and no pipe.
+Rule 4: an idle splice holds two descriptors and no buffer.
 
-Small messages are copied through one shared buffer: two system calls and no pipe. A source that fills the
-buffer is bulk, and goes through a pipe with splice(2), which does not copy into this process.
+All is copied through one shared buffer: two system calls a message. A source that fills COPY_BYTES is bulk, and read in
+larger parts. Why not with splice(2) is in docs/adr/0024-the-byte-pump.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
 import struct
 from collections.abc import Callable
 
-from cloister.gateway.pipes import PIPE_BYTES, Pipe, PipePool
+from cloister.gateway.allowance import Allowance
 
-COPY_BYTES = 16 * 1024  # one TLS record; also the most that a stalled direction holds outside a pipe
-_BULK_ENDS_BELOW_BYTES = 4 * 1024
-_TURNS = 4  # at most so many pipefuls before other connections have their turn
-_NO_SPLICE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EPERM})  # a kernel or a filter without splice(2)
-_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+COPY_BYTES = 16 * 1024  # one TLS record; also the most that a stalled direction holds without an allowance
+BULK_BYTES = 128 * 1024
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close(2) sends RST
 
-_BUFFER = memoryview(bytearray(COPY_BYTES))  # shared: it is empty again before a callback returns
+_BUFFER = memoryview(bytearray(BULK_BYTES))  # shared: it is empty again before a callback returns
 
 
 class Splice:
@@ -45,15 +40,15 @@ class Splice:
         loop: asyncio.AbstractEventLoop,
         client: socket.socket,
         upstream: socket.socket,
-        pipes: PipePool,
+        allowance: Allowance,
         on_end: Callable[[Splice], None],
     ) -> None:
         self._loop = loop
         self._on_end = on_end
         self._open = True
         self.error: Exception | None = None
-        self._up = _Direction(self, loop, pipes, client, upstream)
-        self._down = _Direction(self, loop, pipes, upstream, client)
+        self._up = _Direction(self, loop, allowance, client, upstream)
+        self._down = _Direction(self, loop, allowance, upstream, client)
 
     @property
     def sent_bytes(self) -> int:
@@ -100,15 +95,14 @@ class Splice:
 
 
 class _Direction:
-    """From `source` to `sink`. What waits is in `_pending`, then in `_pipe` (`_held` bytes)."""
+    """From `source` to `sink`. What waits is in `_pending`."""
 
     __slots__ = (
+        "_allowance",
+        "_allowed",
         "_bulk",
-        "_held",
         "_loop",
         "_pending",
-        "_pipe",
-        "_pipes",
         "_source_ended",
         "_splice",
         "_stalled",
@@ -122,13 +116,14 @@ class _Direction:
         self,
         splice: Splice,
         loop: asyncio.AbstractEventLoop,
-        pipes: PipePool,
+        allowance: Allowance,
         source: socket.socket,
         sink: socket.socket,
     ) -> None:
         self._splice = splice
         self._loop = loop
-        self._pipes = pipes
+        self._allowance = allowance
+        self._allowed = False
         self.source = source
         self.sink = sink
         self.total_bytes = 0
@@ -137,8 +132,6 @@ class _Direction:
         self._stalled = False
         self._bulk = False
         self._pending = b""
-        self._pipe: Pipe | None = None
-        self._held = 0
 
     def start(self, first: bytes) -> None:
         self._loop.add_reader(self.source.fileno(), self._readable)
@@ -148,20 +141,17 @@ class _Direction:
             self._guarded(self._drain)
 
     def stop(self) -> None:
-        """Forget the sockets and give the pipe back."""
+        """Forget the sockets, and what waits."""
         if not self._source_ended:
             self._loop.remove_reader(self.source.fileno())
         if self._stalled:
             self._loop.remove_writer(self.sink.fileno())
         self._pending = b""
-        if self._pipe is not None:
-            self._pipes.discard(self._pipe)
-            self._pipe = None
+        self._give_back()
 
     def _readable(self) -> None:
         try:
-            if not (self._bulk and self._move_by_pipe()):
-                self._move_by_copy()
+            self._move()
         except BlockingIOError:
             pass  # it was a spurious wake-up
         except Exception as error:  # a bug of ours too: a callback that fails would be called for ever
@@ -176,57 +166,24 @@ class _Direction:
         except Exception as error:  # as in _readable
             self._splice.fail(error)
 
-    def _move_by_copy(self) -> None:
-        count = self.source.recv_into(_BUFFER)
+    def _move(self) -> None:
+        limit = BULK_BYTES if self._bulk and self._allowance.left > 0 else COPY_BYTES
+        count = self.source.recv_into(_BUFFER, limit)
         if not count:
             self._end_source()
             return
         self.total_bytes += count
-        self._bulk = count == COPY_BYTES
+        self._bulk = count >= COPY_BYTES
         try:
             sent = self.sink.send(_BUFFER[:count])
         except BlockingIOError:
             sent = 0
         if sent < count:
             self._pending = bytes(_BUFFER[sent:count])
+            if len(self._pending) > COPY_BYTES:
+                self._allowance.take()
+                self._allowed = True
             self._stall()
-
-    def _move_by_pipe(self) -> bool:
-        """False if there is no pipe to be had."""
-        pipe = self._pipe = self._pipes.take()
-        if pipe is None:
-            return False
-        try:
-            for _ in range(_TURNS):
-                count = os.splice(self.source.fileno(), pipe[1], PIPE_BYTES, flags=_FLAGS)
-                if not count:
-                    self._end_source()
-                    break
-                self.total_bytes += count
-                self._held = count
-                self._empty_pipe(pipe)
-                if self._held:
-                    self._stall()
-                    return True
-                if count < _BULK_ENDS_BELOW_BYTES:
-                    self._bulk = False
-                    break
-        except BlockingIOError:
-            self._bulk = False
-        except OSError as error:
-            if error.errno not in _NO_SPLICE or self._held:
-                raise
-            self._pipes.disable()  # the reader fires again, finds no pipe, and copies
-        if self._pipe is not None:  # else the end of the source has ended the whole splice
-            self._give_back()
-        return True
-
-    def _empty_pipe(self, pipe: Pipe) -> None:
-        try:
-            while self._held:
-                self._held -= os.splice(pipe[0], self.sink.fileno(), self._held, flags=_FLAGS)
-        except BlockingIOError:
-            pass
 
     def _drain(self) -> None:
         """Write what waits; read on when all of it is gone."""
@@ -235,16 +192,19 @@ class _Direction:
                 self._pending = self._pending[self.sink.send(self._pending) :]
         except BlockingIOError:
             pass
-        if not self._pending and self._pipe is not None:
-            self._empty_pipe(self._pipe)
-            if not self._held:
-                self._give_back()
-        if self._pending or self._held:
+        if self._pending:
             self._stall()
-        elif self._stalled:
+            return
+        self._give_back()
+        if self._stalled:
             self._stalled = False
             self._loop.remove_writer(self.sink.fileno())
             self._loop.add_reader(self.source.fileno(), self._readable)
+
+    def _give_back(self) -> None:
+        if self._allowed:
+            self._allowed = False
+            self._allowance.give()
 
     def _stall(self) -> None:
         if not self._stalled:
@@ -259,8 +219,3 @@ class _Direction:
         self.sink.shutdown(socket.SHUT_WR)
         self.ended = True
         self._splice.direction_ended()
-
-    def _give_back(self) -> None:
-        if self._pipe is not None:
-            self._pipes.give(self._pipe)
-            self._pipe = None

@@ -72,12 +72,15 @@ class TlsWire:
                 return
 
     async def more(self) -> bool:
-        """Read at least once; all the records that have come, up to some 256 KiB."""
+        """Read at least once; all the records that have come, up to some 256 KiB. What the buffer holds does not count:
+        who asks for more has looked at it.
+        """
+        had = len(self.buffer)
         while True:
             self._decrypt()
             if self._outgoing.pending:
                 await self._flush()
-            if self.buffer:
+            if len(self.buffer) > had:
                 return True
             if self._ended or not await self._feed():
                 return False

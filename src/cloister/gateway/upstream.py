@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, cycle, zip_longest
 
 from cloister.gateway.offload import Offload
 from cloister.types import Host, Rule
@@ -81,8 +81,20 @@ def pins_of(plan: Mapping[str, object]) -> dict[str, Pin]:
     }
 
 
+def answers_of(plan: Mapping[str, object]) -> dict[str, list[list[str]]]:
+    """Of a verification: what its names resolve to (verify/overlay.py)."""
+    answers = plan.get("answers", {})
+    if not isinstance(answers, dict):
+        raise TypeError('"answers" in the plan is not an object')
+    return answers
+
+
 class Dialler:
-    """Resolves and dials. One for the gateway's life."""
+    """Resolves and dials. One for the gateway's life.
+
+    `answers` are what names of a verification's own zone resolve to (verify/overlay.py), in turn: nobody else knows
+    them. They are judged as every answer is.
+    """
 
     def __init__(
         self,
@@ -91,8 +103,10 @@ class Dialler:
         offload: Offload,
         environ: Mapping[str, str] | None = None,
         home: Home | None = None,
+        answers: Mapping[str, Sequence[Sequence[str]]] | None = None,
     ) -> None:
         self._pins = pins
+        self._answers = {name: cycle(map(tuple, found)) for name, found in (answers or {}).items()}
         self._home = home  # it dials what was named in the host's view: pins, and the user's proxy
         self._proxies = {
             name: value
@@ -111,6 +125,8 @@ class Dialler:
             if real_port is None:
                 raise UpstreamError(f"the service {host} has no port {port}", status=403)
             port = real_port
+        elif host.name in self._answers:
+            addresses = self._guarded(host, next(self._answers[host.name]), rule)
         elif self._proxies and (upstream := await self._by_proxy(host, port, rule)) is not None:
             return upstream
         else:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 
+from cloister.engines import api
 from cloister.engines import client as clients
 from cloister.errors import HostError
 from cloister.runtimes import oci_failures
@@ -52,6 +53,16 @@ class Engine:
     def argv(self, arguments: Sequence[str]) -> list[str]:
         """A command line of its client."""
         return [self.program, *arguments]
+
+    def look_up(self, kind: str, name: str) -> dict[str, object] | None:
+        """What it says itself of a container or an image (api.py); None: ask its client."""
+        where = api.address(self.environment) if self.name == DOCKER else None
+        return None if where is None else api.look_up(where, kind, name)
+
+    def start(self, container: str, *, timeout_s: float) -> bool:
+        """Start a container in the background; False: let its client do it, and say what is wrong."""
+        where = api.address(self.environment) if self.name == DOCKER else None
+        return where is not None and api.start(where, container, timeout_s=timeout_s)
 
     def ask(self, *arguments: str, timeout_s: float = _ASK_S, stdin: bytes = b"") -> proc.Finished:
         """Run one of its commands to the end. HostError if it hangs or is gone."""

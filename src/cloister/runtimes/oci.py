@@ -89,6 +89,9 @@ class Running:
         """The agent's first process, as a number of this host; None where it has ended, or is not seen here."""
         if not self.engine.local:
             return None  # the number is another kernel's
+        match self.engine.look_up("containers", self.names.agent):
+            case {"State": {"Pid": int(pid)}}:
+                return pid or None
         done = self.engine.ask("inspect", "--type=container", "--format={{.State.Pid}}", self.names.agent)
         text = done.output.decode(errors="replace").strip()
         return int(text) if text.isdigit() and text != "0" else None

@@ -28,8 +28,9 @@ class Line:
     def __init__(self, directory: str, *, made: bool = False) -> None:
         self._path = f"{directory}/{holder.SOCKET}"
         if not made:
-            os.mkdir(directory, 0o711)
-            os.chmod(directory, 0o711)  # noqa: S103 - the holder is root without capabilities: it is "others" here
+            os.mkdir(directory, 0o755)
+            # The holder, root without capabilities, is "others" here; and it watches the directory, which is reading.
+            os.chmod(directory, 0o755)  # noqa: S103 - Rule 1
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         unix.bind(self._listener, f"{self._path}.new", mode=0o666)
         self._listener.listen(1)

@@ -25,6 +25,25 @@ _NOT_THERE = ("could not find", "could not be found", "no such file", "not a dir
 
 def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
     """What a view must know of an image. HostError if the engine has no such image."""
+    id_, pairs = _identify(engine, reference)
+    path = f"{state_directory}/images/{_file_name(id_)}.json"
+    stored = _load(path)
+    if stored is not None:
+        return replace(stored, reference=reference)
+    variables = dict(str(pair).split("=", 1) for pair in pairs if "=" in str(pair))
+    found = _look_inside(engine, id_, reference, variables)
+    files.make_private_directory(os.path.dirname(path))
+    files.write_atomic(
+        path, json.dumps({name: getattr(found, name) for name in image.Image.__slots__}).encode()
+    )
+    return found
+
+
+def _identify(engine: Engine, reference: str) -> tuple[str, list[object]]:
+    """An image's id, and the environment that it sets."""
+    match engine.look_up("images", reference):
+        case {"Id": str(id_), "Config": dict(config)}:
+            return id_, config.get("Env") or []
     done = engine.ask("image", "inspect", "--format", "{{.Id}}\n{{json .Config.Env}}", reference)
     if done.code:
         raise oci_failures.failure(
@@ -34,17 +53,7 @@ def look(engine: Engine, reference: str, state_directory: str) -> image.Image:
             image=reference,
         )
     id_, _, environment = done.output.decode(errors="replace").strip().partition("\n")
-    path = f"{state_directory}/images/{_file_name(id_)}.json"
-    stored = _load(path)
-    if stored is not None:
-        return replace(stored, reference=reference)
-    variables = dict(str(pair).split("=", 1) for pair in json.loads(environment) or () if "=" in str(pair))
-    found = _look_inside(engine, id_, reference, variables)
-    files.make_private_directory(os.path.dirname(path))
-    files.write_atomic(
-        path, json.dumps({name: getattr(found, name) for name in image.Image.__slots__}).encode()
-    )
-    return found
+    return id_, json.loads(environment) or []
 
 
 def _look_inside(engine: Engine, id_: str, reference: str, variables: dict[str, str]) -> image.Image:

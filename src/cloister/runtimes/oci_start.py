@@ -94,7 +94,8 @@ class Starting:
                 client = proc.begin(how.engine.argv(argv), environment=how.engine.environment, attached=True)
                 self._await_ready(ready, client)
                 return client
-            self._finish(self._begin(argv), "start the sandbox's container")
+            if not how.engine.start(how.names.agent, timeout_s=self._left_s()):
+                self._finish(self._begin(argv), "start the sandbox's container")
             client = self._begin(oci_argv.wait_container(how.names.agent))
             self._await_ready(ready, client)
             self._children.remove(client)

@@ -77,6 +77,26 @@ def remove(project: Project, name: str) -> None:
         files.remove(path)
 
 
+def forget_empty(project: Project) -> None:
+    """Remove what holds nothing of the project any more, if it keeps no sandbox; its plan is compiled anew.
+
+    What a person may want stays: the audit log, the adopted configuration, what was taken away.
+    """
+    for path in (project.sandboxes, project.runs, os.path.join(project.state, "workspaces")):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError:  # something is in it
+            return
+    files.remove(project.plan)
+    files.remove(os.path.join(project.state, ".lock"))
+    try:
+        os.rmdir(project.state)
+    except OSError:
+        return
+
+
 def all_of(project: Project) -> Iterator[Kept]:
     """Every kept sandbox, by name."""
     try:

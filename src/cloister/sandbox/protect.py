@@ -2,7 +2,8 @@
 
 Rule 1: what the host executes or obeys on its own (an editor opening the folder, git in any command, direnv
 at `cd`, an agent at start) is read-only; what a person runs knowingly (Makefile, package.json) is not.
-Rule 2: at the workspace's root, also when it does not exist yet (PLACEHOLDERS).
+Rule 2: at the workspace's root, also when it does not exist yet (PLACEHOLDERS): what editors and agents obey that may
+run meanwhile. What else is made newly is swept at the end. docs/adr/0030-protected-paths.md says why each is here.
 Rule 3: what is named like a secret is masked, unless `unmask` names it. A mask also protects.
 Rule 4: no I/O. The files are looked at in scan.py.
 """
@@ -16,14 +17,24 @@ DIRECTORIES = frozenset(
     {
         ".vscode", ".idea", ".fleet", ".zed", ".devcontainer", ".claude", ".cursor", ".windsurf",
         ".codex", ".gemini", ".continue", ".husky", ".direnv", ".opencode", ".roo", ".amazonq", ".kiro",
-        ".qwen", ".nova",
+        ".qwen", ".nova", ".helix", ".trae", ".junie", ".kilocode", ".factory", ".mise",
     }
 )  # fmt: skip
 FILES = frozenset(
     {
         ".devcontainer.json", ".envrc", ".mcp.json", ".aider.conf.yml", "cloister.toml", ".gitmodules",
-        "opencode.json", "opencode.jsonc", ".exrc", ".nvimrc", ".nvim.lua", ".lvimrc", ".dir-locals.el",
-        ".mise.toml", "mise.toml", ".autoenv",
+        "opencode.json", "opencode.jsonc", ".opencode.json", ".opencode.jsonc", ".exrc", ".vimrc", ".gvimrc",
+        ".nvimrc", ".nvim.lua", ".lvimrc", ".dir-locals.el", ".dir-locals-2.el", ".miserc.toml", ".autoenv",
+        "crush.json", ".crush.json", "crushrc", ".crushrc",
+    }
+)  # fmt: skip
+# Of mise, with and without the name of an environment: mise.toml, .mise.local.toml, mise.ci.toml.
+_MISE, _TOML = ("mise.", ".mise."), ".toml"
+# What counts only in a directory of a certain name; elsewhere such a name says nothing.
+PATHS = frozenset(
+    {
+        (".github", "hooks"), (".clinerules", "hooks"), (".vim", "coc-settings.json"), (".config", "mise"),
+        ("mise", "config.toml"), ("mise", "config.local.toml"), ("mise", "conf.d"),
     }
 )  # fmt: skip
 SUFFIXES = (".code-workspace", ".sublime-project")
@@ -34,7 +45,7 @@ SUFFIXES = (".code-workspace", ".sublime-project")
 PLACEHOLDERS = (
     ".git", ".vscode", ".idea", ".fleet", ".zed", ".devcontainer", ".devcontainer.json", ".envrc",
     ".direnv", ".mcp.json", ".claude", ".cursor", ".windsurf", ".codex", ".gemini", ".continue",
-    ".opencode", ".aider.conf.yml", ".husky", "cloister.toml",
+    ".opencode", ".aider.conf.yml", ".husky", ".helix", ".roo", ".kilocode", "cloister.toml",
 )  # fmt: skip
 
 # A file in a git directory that redirects git to another configuration; "." is what its absence means.
@@ -111,11 +122,16 @@ class Protection:
     unwalked: tuple[str, ...] = ()
 
 
-def is_protected(name: str, *, directory: bool) -> bool:
-    """Tell whether the host acts on a file or directory of this name. `.git` is looked at apart."""
+def is_protected(name: str, *, parent: str, directory: bool) -> bool:
+    """Tell whether the host acts on a file or directory of this name, in a directory named `parent`.
+
+    A symbolic link is no directory here, whatever it leads to. `.git` is looked at apart.
+    """
+    if name in DIRECTORIES or (parent, name) in PATHS:
+        return True
     if directory:
-        return name in DIRECTORIES
-    return name in FILES or name in DIRECTORIES or name.endswith(SUFFIXES)
+        return False
+    return name in FILES or name.endswith(SUFFIXES) or (name.startswith(_MISE) and name.endswith(_TOML))
 
 
 def link(path: str, target: str) -> str:

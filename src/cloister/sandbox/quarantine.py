@@ -138,10 +138,9 @@ class _Sweep:
                     else:
                         self._move(descriptor, path, name, "a .git that is neither a file nor a directory")
                     continue
-                link = kind == stat.S_IFLNK
                 if directory and _is_empty(descriptor, name):
                     continue
-                if protect.is_protected(name, directory=directory) or (link and name in protect.DIRECTORIES):
+                if protect.is_protected(name, parent=os.path.basename(path), directory=directory):
                     self._move(descriptor, path, name, "your tools would act on it")
                     continue
             if directory:

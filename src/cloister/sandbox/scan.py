@@ -197,14 +197,14 @@ class Walk:
             if name in protect.SECRET_DIRECTORIES and not self._is_unmasked(path):
                 self._masked_directories.add(path)
                 return False
-            if protect.is_protected(name, directory=True):
+            if protect.is_protected(name, parent=_parent(path), directory=True):
                 self._nested.add(path)
                 self._read_only.add(path)
             if name not in protect.SKIPPED or is_repository(path):
                 return True
             self._unwalked.append(path)
             return False
-        if protect.is_protected(name, directory=False):
+        if protect.is_protected(name, parent=_parent(path), directory=False):
             self._nested.add(path)
             self._read_only.add(path)
         if self._is_secret(name, path) and not self._is_unmasked(path):
@@ -212,7 +212,7 @@ class Walk:
         return False
 
     def _link(self, name: str, path: str) -> None:
-        protected = name == ".git" or protect.is_protected(name, directory=True) or name in protect.FILES
+        protected = name == ".git" or protect.is_protected(name, parent=_parent(path), directory=False)
         secret = protect.is_secret_name(name)
         if protected:
             self._nested.add(protect.link(path, os.readlink(path)))
@@ -287,9 +287,12 @@ class Walk:
         if depth > INCLUDE_DEPTH or not contains(self._workspace, path):
             return
         self._refuse_way(path)
-        if not os.path.lexists(path):
+        absent = not os.path.lexists(path)
+        if absent or (
+            os.path.isfile(path) and os.path.getsize(path) == 0
+        ):  # another sandbox may hold it already
             # The git directory of a linked work tree has none: it takes that of its common directory.
-            if depth or f"{git_directory}/commondir" not in self._read_only:
+            if not absent or depth or f"{git_directory}/commondir" not in self._read_only:
                 self._hold(path, b"")
             return
         content = contents.read(path)
@@ -307,8 +310,7 @@ class Walk:
                 self._hooks_path(entry.value, work_tree)
             elif (entry.section, entry.key) == ("extensions", "worktreeconfig"):
                 worktree = f"{git_directory}/config.worktree"
-                if not os.path.lexists(worktree):
-                    self._placeholders[worktree] = Placeholder(worktree, b"")
+                self.hold(worktree, b"")
 
     def _hooks_path(self, value: str, work_tree: str) -> None:
         """Protect a hooks directory in the workspace: `.husky/_` means all of .husky, which it runs."""
@@ -372,6 +374,10 @@ class Walk:
                 return True
             parent = os.path.dirname(parent)
         return False
+
+
+def _parent(path: str) -> str:
+    return os.path.basename(os.path.dirname(path))
 
 
 def is_repository(directory: str) -> bool:

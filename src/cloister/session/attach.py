@@ -35,7 +35,7 @@ def execute(record: Record, command: Command, environ: Mapping[str, str]) -> int
     if record.container is not None:
         from cloister.session import container_exec
 
-        container_exec.execute(
+        return container_exec.execute(
             record,
             command.argv,
             environment={**_shown(environ), **dict(command.environment)},

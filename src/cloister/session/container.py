@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from cloister.audit.log import Event
 from cloister.errors import CloisterError, HostError
 from cloister.runtimes import engine as engines
 from cloister.runtimes import (
@@ -68,9 +67,9 @@ def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> P
     elsewhere = sandbox.get("gateway") == "container" or not engine.local
     _check(engine, plan, elsewhere=elsewhere)
     named = str(sandbox.get("image") or "")
-    ours, reference = _reference(named, workspace)
+    ours, named_there = reference(named, workspace)
     try:
-        image = oci_image.look(engine, reference, state_directory)
+        image = oci_image.look(engine, named_there, state_directory)
     except HostError as error:
         if not ours or "is not there" not in error.brief:
             raise
@@ -91,7 +90,7 @@ def is_current(
     return (found.engine.name, found.image.id) == (container.engine, container.image)
 
 
-def _reference(named: str, workspace: str) -> tuple[str, str]:
+def reference(named: str, workspace: str) -> tuple[str, str]:
     """The image's name among ours, or "", and how the engine knows it."""
     if named and not named.isalpha():  # ours are plain words
         return "", named
@@ -105,14 +104,19 @@ def _reference(named: str, workspace: str) -> tuple[str, str]:
 
 def run(start: live.Start, place: Place) -> int:
     """Start the sandbox and wait for its end; returns the command's exit code."""
-    project, kept, gateway = start.project, start.kept, start.gateway
-    sandbox_id = kept.record.sandbox_id
     if start.on_started is not None and not place.image.has_sleep:
         raise HostError(
             f"the image {place.image.reference!r} has no `sleep`, by which a sandbox stays",
             resolution="run its program in a sandbox of its own: cloister run -- PROGRAM",
         )
     _tell_of_limits(start, place)
+    with live.Audited(start.project, start.kept.record.sandbox_id) as audited:
+        audited.code = _run(start, place)
+    return audited.code
+
+
+def _run(start: live.Start, place: Place) -> int:
+    kept, gateway = start.kept, start.gateway
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
     kept.update(others=live.processes(gateway.pid))
@@ -120,7 +124,6 @@ def run(start: live.Start, place: Place) -> int:
     try:
         found = live.scan_workspace(start)
         spec = _spec(start, place, found)
-        audit = live.begin_audit(project, sandbox_id)
         live.pass_agent(start)
         watch = _watch(start, place, spec)
     except BaseException:
@@ -147,12 +150,10 @@ def run(start: live.Start, place: Place) -> int:
             running.release()
             if start.on_started is not None:
                 start.on_started()
-            code = _wait(waiter, running, start, found, watch)
+            return _wait(waiter, running, start, found, watch)
         except BaseException:
             running.kill()
             raise
-    audit.write(Event(kind="end", status=code))
-    return code
 
 
 def _tell_of_limits(start: live.Start, place: Place) -> None:

@@ -1,18 +1,26 @@
-"""`cloister exec` in a sandbox of a container engine: become the engine's own client, which is as fast as it gets.
+"""`cloister exec` in a sandbox of a container engine: run the engine's own client, which passes on no signals.
 
 Rule 1: the engine gives a later process what the first one has: no capability, no new privileges, the same filter,
         user, mounts and limits; nothing is passed here that would change one of them.
-Rule 2: on the path that is measured: one execve, and nothing is asked before.
+Rule 2: on the path that is measured: one fork and execve, and nothing is asked before.
+Rule 3: a signal that this process gets goes to the command (entered.py); the client itself survives Ctrl-C, to tell how
+        the command ended. Where the engine's processes are not seen from here, it goes to the client.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import signal
 import sys
+import time
 from typing import NoReturn
 
 from cloister.errors import HostError
 from cloister.runtimes import oci_exec_argv
+from cloister.session import entered
+from cloister.session.foreground import Signals
+from cloister.session.terminal import Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,15 +28,26 @@ if TYPE_CHECKING:
 
     from cloister.sandbox.registry import Record
 
+_RETRY_MS = 10
+_SEARCH_S = 3.0
+
 
 def execute(
     record: Record, command: tuple[str, ...], *, environment: Mapping[str, str], directory: str
-) -> NoReturn:
-    """Run it: this process becomes the engine's client, whose exit code is the command's. HostError if it is gone."""
+) -> int:
+    """Run it; returns the client's exit code, which is the command's. HostError if the client is gone."""
     container = record.container
     if container is None:
         raise TypeError("not a container's sandbox")
-    text, others = oci_exec_argv.environment_file(tuple(environment.items()))
+    if not os.access(container.program, os.X_OK):
+        raise HostError(
+            f"{container.program!r} cannot be started",
+            resolution=f"see whether {container.engine} is installed still",
+        )
+    here = entered.Command(record.init)
+    signals = Signals(here.send, from_terminal=True)
+    marked = (*environment.items(), (entered.VARIABLE, here.mark))
+    text, others = oci_exec_argv.environment_file(marked)
     theirs = dict(container.environment)
     others = tuple((name, value) for name, value in others if name not in theirs)
     descriptor = os.memfd_create("cloister-environment", 0)  # without MFD_CLOEXEC: the client reads it
@@ -45,10 +64,46 @@ def execute(
         pids=container.pids,
         memory_bytes=container.memory_bytes,
     )
+    with Terminal():
+        client = os.fork()
+        if client == 0:
+            _become(container.program, arguments, {**theirs, **dict(others)})
+        return _wait(client, here, signals)
+
+
+def _become(program: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
+    """Be the client."""
     try:
-        os.execve(container.program, [container.program, *arguments], {**theirs, **dict(others)})
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which Go's runtime respects
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
+        os.execve(program, [program, *arguments], environment)
     except OSError as error:
-        raise HostError(
-            f"{container.program!r} cannot be started: {error.strerror}",
-            resolution=f"see whether {container.engine} is installed still",
-        ) from error
+        os.write(2, f"cloister: {program!r} cannot be started: {error.strerror}\n".encode())
+    finally:
+        os._exit(HostError.exit_code)
+
+
+def _wait(client: int, command: entered.Command, signals: Signals) -> int:
+    """Until the client has ended; its exit code, 128 + n if a signal ended it."""
+    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writing)  # a handler that has run does not end a poll
+    process = os.pidfd_open(client)
+    poll = select.poll()
+    for descriptor in (process, reading):
+        poll.register(descriptor, select.POLLIN)
+    until = 0.0
+    while True:
+        signals.flush()
+        if not signals.pending:
+            until = time.monotonic() + _SEARCH_S
+        elif not command.can_be_seen or time.monotonic() > until:
+            command.leave_to(client)
+            continue
+        ready = {one for one, _ in poll.poll(_RETRY_MS if signals.pending else None)}
+        if reading in ready:
+            os.read(reading, 1 << 10)
+        if process in ready:
+            break
+    _, status = os.waitpid(client, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code

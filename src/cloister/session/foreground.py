@@ -20,10 +20,14 @@ _FROM_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
 class Signals:
-    """Collects signals and gives them to `send`, which answers False as long as there is nobody to get them."""
+    """Collects signals and gives them to `send`, which answers False as long as there is nobody to get them.
 
-    def __init__(self, send: Callable[[int], bool]) -> None:
+    `from_terminal`: also those of the terminal, for a command that does not have it.
+    """
+
+    def __init__(self, send: Callable[[int], bool], *, from_terminal: bool = False) -> None:
         self.pending: list[int] = []
+        self._from_terminal = from_terminal
         self._send = send
         for number in FORWARDED:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) stays in force
@@ -35,7 +39,7 @@ class Signals:
             self.pending.pop(0)
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        if number in _FROM_TERMINAL and in_foreground():
+        if number in _FROM_TERMINAL and not self._from_terminal and in_foreground():
             return  # the command has got it from the terminal
         self.pending.append(number)
         self.flush()

@@ -87,9 +87,8 @@ def run(start: Start) -> int:
         entry.of(spec, seccomp_file=seccomp_file, cgroup=group.directory if group is not None else ""),
     )
     placeholders.acquire(project.shared, sandbox_id, found.placeholders)
-    audit = begin_audit(project, sandbox_id)
-    pass_agent(start)
-    with Terminal():
+    with Audited(project, sandbox_id) as audited, Terminal():
+        pass_agent(start)
         try:
             running = embedded.launch(
                 spec,
@@ -117,13 +116,12 @@ def run(start: Start) -> int:
 
             if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
                 start.on_started()
-            code = waiter.wait(running, gateway, lambda init: guard(start, found, init))
+            audited.code = waiter.wait(running, gateway, lambda init: guard(start, found, init))
         except BaseException:
             # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
             waiter.kill(running)
             raise
-    audit.write(Event(kind="end", status=code))
-    return code
+    return audited.code
 
 
 def guard(start: Start, found: Protection, init: int) -> Guard:
@@ -139,16 +137,33 @@ def guard(start: Start, found: Protection, init: int) -> Guard:
     return mount_guard.Guard(place, found, start.tell)
 
 
-def begin_audit(project: Project, sandbox_id: str) -> AuditLog:
-    """Write the start down. HostError if that cannot be: what is not written down does not happen (docs/adr/0040)."""
-    audit = AuditLog(project.audit, sandbox_id)
-    audit.write(Event(kind="start"))
-    if audit.failure is not None:
-        raise HostError(
-            f"the audit log {project.audit!r} cannot be written: {audit.failure.strerror}",
-            resolution="make room, or see who owns that directory",
-        )
-    return audit
+class Audited:
+    """Writes a sandbox's start down, and its end however it comes: with its `code`, or why it had none.
+
+    HostError if the start cannot be written: what is not written down does not happen (docs/adr/0040).
+    """
+
+    def __init__(self, project: Project, sandbox_id: str) -> None:
+        self.code = CloisterError.exit_code
+        self._log = AuditLog(project.audit, sandbox_id)
+
+    def __enter__(self) -> Audited:
+        self._log.write(Event(kind="start"))
+        if self._log.failure is not None:
+            raise HostError(
+                f"the audit log {self._log.path!r} cannot be written: {self._log.failure.strerror}",
+                resolution="make room, or see who owns that directory",
+            )
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        match error:
+            case None:
+                self._log.write(Event(kind="end", status=self.code))
+            case CloisterError():
+                self._log.write(Event(kind="end", status=error.exit_code, reason=error.brief))
+            case _:
+                self._log.write(Event(kind="end", reason=type(error).__name__))
 
 
 def pass_agent(start: Start) -> None:

@@ -88,9 +88,19 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
                 overrides=None if overrides is None else _document(overrides),
             ),
         )
-        _start(
-            RunOptions(command=IDLE, directory=start, overrides=overrides, name=name), project, environ, tell
-        )
+        try:
+            _start(
+                RunOptions(command=IDLE, directory=start, overrides=overrides, name=name),
+                project,
+                environ,
+                tell,
+            )
+        except BaseException:  # what was asked for in vain is not what the next `up` asks for
+            if kept is None:
+                files.remove(catalogue.path_of(project, name))
+            else:
+                catalogue.store(project, kept)
+            raise
         record = catalogue.live(project, name)
     if record is None:
         raise CloisterError(

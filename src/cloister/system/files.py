@@ -50,8 +50,10 @@ def write_atomic(path: str, content: bytes, *, mode: int = 0o600) -> None:
         with open(descriptor, "wb") as file:
             file.write(content)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # write(2) and close(2) know no name
+            error.filename = path
         raise
 
 

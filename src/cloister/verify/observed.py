@@ -7,7 +7,8 @@ Rule 2: what could not be looked at is said, as a failed control: it is not take
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from cloister.audit.read import Reader
@@ -16,7 +17,9 @@ from cloister.sandbox import registry
 from cloister.session import stop
 from cloister.system import files
 from cloister.values import dataclass, field
+from cloister.verify.overlay import NAMES
 from cloister.verify.place import Place
+from cloister.verify.probes import BY_ID
 
 _REGION_LIMIT_BYTES = 256 << 20
 _INVISIBLE = "not looked at from outside: the engine's processes are not seen on this host"
@@ -113,6 +116,19 @@ def unlogged(place: Place) -> tuple[str, ...]:
     return tuple(
         f"the audit log does not tell of what was {what}" for key, what in wanted.items() if key not in seen
     )
+
+
+def strayed(arrived: Iterable[tuple[str, bytes]], place: Place) -> Found:
+    """Where the canary credential's value, or its placeholder, came to a name that it is not bound to; by probe."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, data in arrived:
+        for what, text in (("value", place.secret), ("placeholder", place.placeholder)):
+            if name != NAMES["bound"] and text.encode() in data:
+                probe = re.search(rb"(?:attack|control|cut)-([A-Z]+-[0-9]+)", data)
+                key = probe[1].decode() if probe is not None and probe[1].decode() in BY_ID else "SECRET-1"
+                told = f"seen from outside: its {what} came to {name or 'a listener'}"
+                found[key] = (*found.get(key, ()), told)
+    return found
 
 
 def in_own_files(place: Place) -> tuple[str, ...]:

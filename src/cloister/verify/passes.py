@@ -80,6 +80,8 @@ def config(witnesses: Witnesses, *, ids: Sequence[str], workspace: str, **more: 
         "names": overlay.NAMES,
         "tcp_port": witnesses.tcp.getsockname()[1],
         "udp_port": witnesses.udp.getsockname()[1],
+        "origin_port": witnesses.https.getsockname()[1],
+        "private_answers": len(overlay.ANSWERS["private"]),
         "abstract": witnesses.abstract_name,
         "host_addresses": _own_addresses(),
         "workspace": workspace,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from cloister.values import dataclass
 
 EXIT, SECRETS, PLANTING, KERNEL, SILENCE = "no exit", "no secrets", "no planting", "confinement", "no silence"
+AVAILABILITY = "availability"
 INSIDE, HOST = "inside", "host"
 
 
@@ -91,6 +92,16 @@ PROBES: tuple[Probe, ...] = (
         "the host's loopback and addresses, the gateway's control socket", "forwarded-port", own_origin=False,
     ),
     _probe(
+        "NET-8", EXIT, "Without its gateway nothing leaves the sandbox, and it does not live on.",
+        "the gateway stopped, then killed, in a throw-away sandbox that asks again and again", "second-way-out",
+        sides=(HOST,),
+    ),
+    _probe(
+        "NET-9", EXIT, "A policy that is empty or cannot be read grants nothing; a new one counts from the next start.",
+        "start with broken, half-written and empty policies, and a damaged plan; change the file meanwhile",
+        "lenient-configuration", sides=(HOST,), also=("allow-all",),
+    ),
+    _probe(
         "NAME-1", EXIT, "A name with odd bytes is no name.", "CONNECT with NUL, control bytes, empty labels",
         "lenient-names",
         own_origin=False,
@@ -110,13 +121,27 @@ PROBES: tuple[Probe, ...] = (
         own_origin=False,
     ),
     _probe(
+        "NAME-5", EXIT, "A granted name does not lead to a private address, at first or later.",
+        "names that resolve to private, loopback and metadata addresses, to both kinds, to another the next time",
+        "unguarded",
+    ),
+    _probe(
         "TLS-1", EXIT, "What is not TLS does not pass where TLS was granted.",
         "SSH and broken records within CONNECT to port 443", "raw-tunnel",
     ),
-    _probe("TLS-2", EXIT, "TLS without a server name does not pass.", "a hello without SNI", "raw-tunnel"),
+    _probe(
+        "TLS-2", EXIT, "TLS passes by one server name that can be read, and by nothing else.",
+        "hellos without a name, with two, an address, an encrypted one; in many records", "raw-tunnel",
+        also=("lenient-hellos",),
+    ),
     _probe(
         "TLS-3", EXIT, "A name and an address that do not belong together do not pass.",
         "another name at a granted one's address, a granted name at another address", "raw-tunnel",
+    ),
+    _probe(
+        "TLS-4", EXIT, "A tunnel within a tunnel leads nowhere else.",
+        "CONNECT within CONNECT, TLS and cleartext, the proxy by way of itself, a relay of the sandbox's own",
+        "nested-tunnel",
     ),
     _probe(
         "ID-1", SECRETS, "Host, server name and destination are one, or nothing is sent.",
@@ -133,7 +158,13 @@ PROBES: tuple[Probe, ...] = (
     _probe("ID-4", SECRETS, "A request has one Host.", "two Host lines", "lenient-parser"),
     _probe(
         "ID-5", SECRETS, "A placeholder goes to no host that its credential is not bound to.",
-        "in a header, within Basic, in query and path", "unwatched",
+        "in header, Basic, query, path; in bodies: form, JSON, gzip, split; in messages of WebSockets", "unwatched",
+    ),
+    _probe(
+        "ID-6", SECRETS, "A redirect takes no credential to another host.",
+        "redirects to other hosts: the gateway follows, a client follows, with its header and without",
+        "bound-to-all",
+        also=("follows-redirects", ),
     ),
     _probe(
         "ID-7", SECRETS, "What the client puts where the credential goes is dropped.",
@@ -144,9 +175,21 @@ PROBES: tuple[Probe, ...] = (
     ),
     _probe(
         "ID-9", SECRETS, "An upstream that echoes the credential is masked.",
-        "an echo in head and body, plain and in base64", "unwatched",
+        "an echo in head, body, trailer, redirect and WebSocket; in base64, compressed, split", "unwatched",
     ),
-    _probe("ID-11", SECRETS, "No placeholder goes over cleartext.", "the placeholder over HTTP", "unwatched"),
+    _probe(
+        "ID-10", SECRETS, "A credential whose value or file is no good is not sent.",
+        "CR, LF, NUL in a value; a file that is a link, a FIFO, empty, or readable by all", "any-value",
+    ),
+    _probe(
+        "ID-11", SECRETS, "No credential goes over cleartext, nor to an upstream that does not verify.",
+        "the placeholder over HTTP; certificates for another name, expired, of nobody's authority", "unverified",
+        also=("unwatched", ),
+    ),
+    _probe(
+        "ID-12", SECRETS, "Two credentials for one place of a host are refused: order never chooses.",
+        "load such configurations, on the host, with the loader of every start", "undisputed", sides=(HOST,),
+    ),
     _probe(
         "SECRET-1", SECRETS, "A credential's value is nowhere in the sandbox.",
         "search environments, files and the memory of every process, from inside and from outside", "value-inside",
@@ -159,7 +202,23 @@ PROBES: tuple[Probe, ...] = (
         "HTTP-2", EXIT, "A head that can be read in two ways is refused.",
         "a space before the colon, folding, bare line feeds, NUL", "lenient-parser",
     ),
+    _probe(
+        "HTTP-3", EXIT, "A body is what its framing says, and no more; what was cut is not taken for whole.",
+        "chunk sizes, extensions, trailers, bodies and answers that are shorter or longer than they say",
+        "lenient-bodies",
+        also=("forwards-trailers", ),
+    ),
     _probe("HTTP-4", EXIT, "A rule's paths cannot be dodged.", "dots, escapes, slashes, parameters", "any-path"),
+    _probe(
+        "HTTP-5", EXIT, "HTTP/2 is judged as HTTP/1.1 is, is not spoken unasked, and cannot be used to flood.",
+        "pseudo-headers, line ends in values, lengths, h2c, prior knowledge; resets, CONTINUATION, pings", "lenient-h2",
+        also=("endures-floods", ),
+    ),
+    _probe(
+        "HTTP-6", EXIT, "Only a WebSocket that was asked for and accepted switches protocols.",
+        "a 101 unasked, a wrong key, other protocols, bytes behind an upgrade that is none", "any-upgrade",
+        also=("any-path", ),
+    ),
     _probe("HTTP-7", EXIT, "A rule's methods cannot be dodged.", "another method, override headers", "any-method"),
     _probe(
         "FS-1", PLANTING, "What the host executes on its own cannot be planted.",
@@ -170,6 +229,11 @@ PROBES: tuple[Probe, ...] = (
     _probe(
         "CFG-1", PLANTING, "The sandbox cannot change its own configuration.",
         "write, replace and remove cloister.toml", "unprotected", own_origin=False,
+    ),
+    _probe(
+        "CFG-2", KERNEL, "Nothing that others write becomes an option of what makes the sandbox.",
+        "words of commands, values, a hostile devcontainer.json; with an engine, an image with its own user, entry"
+        " point, volumes, variables and labels", "smuggled-options", sides=(HOST,),
     ),
     _probe(
         "CFG-3", KERNEL, "A project's or a sandbox's name is nothing but a name.",
@@ -232,8 +296,20 @@ PROBES: tuple[Probe, ...] = (
         "K-1 to K-5, FS-4 and NET-6 from a later exec", "exec-unfiltered", own_origin=False,
     ),
     _probe(
-        "AV-3", KERNEL, "Whatever is killed, the next command leaves nothing of the sandbox behind.",
-        "kill -9 of session, gateway and first process, each in a throw-away sandbox", "forgetful", sides=(HOST,),
+        "AV-1", AVAILABILITY, "Who is slow holds nobody else up.",
+        "many clients that never end a hello, a head, a body, or do not read; upstreams that do not answer",
+        "one-at-a-time",
+        also=("busy-reader", ),
+    ),
+    _probe(
+        "AV-2", AVAILABILITY, "Streams flow at once; who leaves in the middle breaks nothing.",
+        "an event, and silence; 4 MiB sent; clients and upstreams that leave within a message", "whole-answers",
+        also=("lenient-bodies", ),
+    ),
+    _probe(
+        "AV-3", AVAILABILITY, "Whatever is killed, the next command leaves nothing of the sandbox behind.",
+        "kill -9 of session, gateway, first process and the network's container, each in a throw-away sandbox",
+        "forgetful", sides=(HOST,),
     ),
     _probe(
         "AUDIT-1", SILENCE, "What was allowed and what was refused is in the audit log.",

@@ -65,7 +65,7 @@ def junit(report: Report) -> str:
         f'<testsuite name="cloister verify ({escape(report.runtime)})" tests="{len(report.results)}"'
         f' failures="{counts[Outcome.BREACHED]}" errors="{counts[Outcome.CONTROL_FAILED]}"'
         f' skipped="{counts[Outcome.NOT_APPLICABLE]}" time="{report.duration_s:.2f}">',
-        *(f"  <!-- left out: {escape(text).replace('--', '- -')} -->" for text in report.left_out),
+        *_properties(report.left_out),
         *(_case(one) for one in report.results),
         "</testsuite>",
     ]
@@ -123,9 +123,16 @@ def _case(one: Result) -> str:
         Outcome.NOT_APPLICABLE: "skipped",
     }[one.outcome]
     head = f'  <testcase classname="cloister.{escape(one.probe.promise)}" name={name}'
-    if not tag:
-        return f"{head}/>"
-    return f"{head}><{tag} message={quoteattr(one.reason)}>{escape(chr(10).join(one.evidence))}</{tag}></testcase>"
+    told = f"<system-out>{escape(chr(10).join(one.notes))}</system-out>" if one.notes else ""
+    if tag:
+        evidence = escape("\n".join(one.evidence))
+        told = f"<{tag} message={quoteattr(one.reason)}>{evidence}</{tag}>{told}"
+    return f"{head}>{told}</testcase>" if told else f"{head}/>"
+
+
+def _properties(left_out: Sequence[str]) -> list[str]:
+    entries = [f'    <property name="left out" value={quoteattr(text)}/>' for text in left_out]
+    return ["  <properties>", *entries, "  </properties>"] if entries else []
 
 
 def _one_line(text: str) -> str:

@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from cloister import __version__
 from cloister.config.settings import Overrides
@@ -24,7 +24,7 @@ from cloister.session import cleanup, prepare
 from cloister.session.run import RunOptions, Stage, run
 from cloister.system import files
 from cloister.values import dataclass, replace
-from cloister.verify import live, observed, overlay, passes, program, verdict
+from cloister.verify import live, observed, oddities, overlay, passes, program, verdict
 from cloister.verify import place as places
 from cloister.verify.attacker import COMMAND, Attacker
 from cloister.verify.observed import Seen
@@ -79,6 +79,7 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
     plan = prepare.current_plan(
         project, environ, Overrides(runtime=options.runtime) if options.runtime else None
     )
+    plan = _with_image(plan, project.workspace)
     if options.sandbox is not None:
         made: tuple[str, ...] = (EXEC,)
         results = live.attacked(options.sandbox, plan, chosen, environ, progress)
@@ -113,6 +114,16 @@ def probes(only: Sequence[str]) -> tuple[Probe, ...]:
     return tuple(probe for probe in PROBES if not only or probe.id in only)
 
 
+def _with_image(plan: plans.Plan, workspace: str) -> plans.Plan:
+    """The image of the project's language by its name: the verification's own workspaces have no language."""
+    sandbox = plan["sandbox"]
+    if not isinstance(sandbox, dict) or prepare.runtime(plan) == prepare.EMBEDDED or sandbox.get("image"):
+        return plan
+    from cloister.images import choose  # deferred: it parses all layers
+
+    return {**plan, "sandbox": {**sandbox, "image": choose.detected(workspace).image}}
+
+
 def _runtime(sandbox: registry.Record | None, plan: plans.Plan) -> str:
     if sandbox is None:
         return prepare.runtime(plan)
@@ -138,13 +149,15 @@ def _staged(
         )
         witnesses = stack.enter_context(passes.witnesses())
         files.write_atomic(place.ca_file, witnesses.ca_pem, mode=0o644)
-        adapted = overlay.adapted(plan, _origins(place, witnesses))
+        odd_files = oddities.made(place.project.state)
+        adapted = overlay.adapted(plan, _origins(place, witnesses, odd_files))
         mark = stack.enter_context(passes.marked())
         first = Attacker(lambda: _begin(place, adapted, environ))
         stack.callback(first.end)
         later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
-        others = {name: _host_attacker(name, world) for name, world in theirs.items()}
+        tokens = stack.enter_context(_tokens())
+        others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
         for other in others.values():
             stack.callback(other.end)
         witnesses.start()
@@ -155,6 +168,7 @@ def _staged(
             pids=passes.limit(adapted, "pids"),
             memory=passes.limit(adapted, "memory_bytes"),
             process_mark=mark,
+            gateway_apart=_is_apart(adapted),
             placeholder=place.placeholder,
             file_canary=place.file_canary,
             canary_file=place.canary_file,
@@ -200,8 +214,20 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
-def _host_attacker(name: str, world: worlds.World) -> Attacker:
-    return Attacker(lambda: outside.run(name, world))
+@contextmanager
+def _tokens() -> Iterator[tuple[int, int]]:
+    """A pipe with as many bytes as probes of the host may run at a time."""
+    pipe = os.pipe()
+    try:
+        os.write(pipe[1], outside.TOKEN * outside.AT_ONCE)
+        yield pipe
+    finally:
+        for descriptor in pipe:
+            os.close(descriptor)
+
+
+def _host_attacker(name: str, world: worlds.World, tokens: tuple[int, int]) -> Attacker:
+    return Attacker(lambda: outside.run(name, world, tokens))
 
 
 def _note(text: str) -> None:
@@ -250,6 +276,7 @@ def _witness(
     if any("AUDIT-1" in one for one in told.values()):
         late["AUDIT-1"] = observed.unlogged(place)
     seen += Seen(breaches=late, failures=failures)
+    seen += Seen(breaches=observed.strayed(witnesses.arrived, place))
     return Witness(
         marks=verdict.marks(witnesses.seen, ids),
         breaches=seen.breaches,
@@ -262,11 +289,18 @@ def _sends_control(name: str) -> bool:
     return re.search(rf"control-{re.escape(name)}(?![0-9])", program.text()) is not None
 
 
-def _origins(place: Place, witnesses: Witnesses) -> overlay.Origins:
+def _is_apart(plan: plans.Plan) -> bool:
+    """Whether the gateway has a network of its own, where this host's loopback is not."""
+    sandbox = plan["sandbox"]
+    return isinstance(sandbox, dict) and sandbox.get("gateway") == "container"
+
+
+def _origins(place: Place, witnesses: Witnesses, odd_files: Mapping[str, str]) -> overlay.Origins:
     return overlay.Origins(
         https_port=witnesses.https.getsockname()[1],
         http_port=witnesses.http.getsockname()[1],
         ca_file=place.ca_file,
         secret_file=place.secret_file,
         placeholder=place.placeholder,
+        odd_files=odd_files,
     )

@@ -1,14 +1,13 @@
 """What stands outside of the sandbox and writes down what arrives: an origin, and listeners that nobody may reach.
 
-Rule 1: everything listens on loopback alone, and is bound before a process is forked; `start` makes the threads.
-Rule 2: what is received is kept, up to a limit; nothing of it is interpreted but what an HTTP answer needs.
+Rule 1: everything listens on loopback alone (or where `make compare` says, in a network namespace of its own), and is
+        bound before a process is forked; `start` makes the threads.
+Rule 2: what is received is kept, up to a limit, with the name that it came for. `origin.py` says what is received.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 import socket
 import ssl
 import threading
@@ -17,42 +16,59 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cloister.gateway.authority import Authority
+from cloister.verify import origin, overlay
 from cloister.verify.overlay import NAMES
 
 _KEPT_BYTES = 8 << 20
 _IDLE_S = 30.0
 _HELLO = 0x16  # a TLS record of type handshake (RFC 8446 section 5.1)
+_BACKLOG = 256
+_EXPIRED_AGO_S = 30 * 86400  # a leaf lives for a week
 
 
 class Witnesses:
-    """All of them. `seen` is every byte that arrived, decrypted where it was TLS to the origin."""
+    """All of them. `seen` is every byte that arrived, decrypted where it was TLS to the origin; `arrived` has it in
+    pieces, each with the name that it came for ("" where there was none).
+    """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, address: str = "127.0.0.1", https_port: int = 0, http_port: int = 0, other_port: int = 0
+    ) -> None:
         self._lock = threading.Lock()
-        self._seen = bytearray()
+        self._arrived: list[tuple[str, bytes]] = []
+        self._kept_bytes = 0
         self._closed = False
-        self.https = _listener(socket.AF_INET, ("127.0.0.1", 0))
-        self.http = _listener(socket.AF_INET, ("127.0.0.1", 0))
-        self.tcp = _listener(socket.AF_INET, ("127.0.0.1", 0))
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.https = _listener(family, (address, https_port))
+        # The same port elsewhere: where a name that was resolved anew would lead (NAME-5).
+        port = self.https.getsockname()[1] if address == "127.0.0.1" else 0
+        self.other = _listener(socket.AF_INET, (overlay.OTHER_LOOPBACK, port))
+        self.http = _listener(family, (address, http_port))
+        self.tcp = _listener(family, (address, other_port))
+        self.udp = socket.socket(family, socket.SOCK_DGRAM)
+        self.udp.bind((address, other_port))
         self.abstract_name = f"cloister-verify-{os.urandom(6).hex()}"
         self.abstract = _listener(socket.AF_UNIX, f"\0{self.abstract_name}")
-        authority = Authority(f"verify {os.urandom(4).hex()}")
-        self.ca_pem = authority.pem
-        self._contexts = {name: self._context(authority, name) for name in NAMES.values()}
-        self._nameless = self._context(authority, NAMES["open"])
+        identities = _Identities()
+        self.ca_pem = identities.ca_pem
+        self._contexts = {name: identities.context(which) for which, name in NAMES.items()}
+        self._nameless = identities.context("open")
         self._nameless.sni_callback = self._choose
 
     @property
-    def seen(self) -> bytes:
+    def arrived(self) -> tuple[tuple[str, bytes], ...]:
         with self._lock:
-            return bytes(self._seen)
+            return tuple(self._arrived)
+
+    @property
+    def seen(self) -> bytes:
+        return b"\n".join(data for _, data in self.arrived)
 
     def start(self) -> None:
         """Begin to listen."""
         for listener, serve in (
             (self.https, self._serve_tls),
+            (self.other, self._serve_tls),
             (self.http, self._serve_http),
             (self.tcp, self._serve_silent),
             (self.abstract, self._serve_silent),
@@ -63,15 +79,16 @@ class Witnesses:
     def close(self) -> None:
         """Stop listening. Idempotent."""
         self._closed = True
-        for one in (self.https, self.http, self.tcp, self.udp, self.abstract):
+        for one in (self.https, self.other, self.http, self.tcp, self.udp, self.abstract):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
 
-    def _note(self, data: bytes) -> None:
+    def _note(self, data: bytes, name: str = "") -> None:
         with self._lock:
-            if len(self._seen) < _KEPT_BYTES:
-                self._seen += data + b"\n"
+            if self._kept_bytes < _KEPT_BYTES:
+                self._kept_bytes += len(data)
+                self._arrived.append((name, data))
 
     def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
         while not self._closed:
@@ -91,36 +108,23 @@ class Witnesses:
             self._note(data)
 
     def _serve_tls(self, connection: socket.socket) -> None:
-        if connection.recv(1, socket.MSG_PEEK)[:1] != bytes([_HELLO]):
+        peeked = connection.recv(65536, socket.MSG_PEEK)
+        if peeked[:1] != bytes([_HELLO]):
             self._serve_silent(connection)
             return
+        self._note(peeked)  # a hello is in the clear, and may be all that comes
+        with self._nameless.wrap_socket(connection, server_side=True) as secured:
+            name = next(
+                (name for name, one in self._contexts.items() if one is secured.context), NAMES["open"]
+            )
+            origin.serve(secured, lambda data: self._note(data, name))
 
-        peeked = connection.recv(65536, socket.MSG_PEEK)
-        try:
-            with self._nameless.wrap_socket(connection, server_side=True) as secured:
-                self._serve_http(secured)
-        except ssl.SSLError:
-            self._note(peeked)  # it was no TLS after all
+    def _choose(self, wrapped: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        if name in self._contexts:
+            wrapped.context = self._contexts[name]
 
     def _serve_http(self, connection: socket.socket) -> None:
-        data = b""
-        while True:
-            while b"\r\n\r\n" not in data:
-                part = connection.recv(65536)
-                if not part:
-                    return
-                self._note(part)
-                data += part
-            head, _, data = data.partition(b"\r\n\r\n")
-            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-            while length and len(data) < int(length.group(1)):
-                part = connection.recv(65536)
-                if not part:
-                    return
-                self._note(part)
-                data += part
-            data = data[int(length.group(1)) :] if length else data
-            connection.sendall(_answer(head))
+        origin.serve(connection, lambda data: self._note(data, NAMES["plain"]))
 
     def _datagrams(self) -> None:
         while not self._closed:
@@ -129,12 +133,21 @@ class Witnesses:
             except OSError:
                 return
 
-    def _choose(self, wrapped: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        if name in self._contexts:
-            wrapped.context = self._contexts[name]
 
-    def _context(self, authority: Authority, name: str) -> ssl.SSLContext:
-        leaf = authority.leaf(name)
+class _Identities:
+    """The certificates of the origin's names: good ones, and those of the impostors."""
+
+    def __init__(self) -> None:
+        self._back_s = 0.0
+        self._authority = Authority(f"verify {os.urandom(4).hex()}", clock=lambda: time.time() - self._back_s)
+        self._stranger = Authority("verify, trusted by nobody")
+        self.ca_pem = self._authority.pem
+
+    def context(self, which: str) -> ssl.SSLContext:
+        """A server's context for that name, as overlay.py calls it."""
+        authority = self._stranger if which == "selfsigned" else self._authority
+        self._back_s = _EXPIRED_AGO_S if which == "expired" else 0.0
+        leaf = authority.leaf(NAMES["evil" if which == "misnamed" else which])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         descriptor = os.memfd_create("cloister-verify", os.MFD_CLOEXEC)  # a key is never in a named file
         with open(descriptor, "wb") as file:
@@ -142,23 +155,6 @@ class Witnesses:
             file.flush()
             context.load_cert_chain(f"/proc/self/fd/{descriptor}")
         return context
-
-
-def _answer(head: bytes) -> bytes:
-    """A small answer; on `/echo` with what stood in Authorization."""
-    target = head.split(b" ", 2)[1] if head.count(b" ") > 1 else b"/"
-    found = re.search(rb"(?i)\r\nauthorization: *([^\r\n]*)", head)
-    value = found.group(1) if found else b""
-    body, extra = b"ok\n", b""
-    if target == b"/echo":
-        body, extra = b"you sent " + value + b"\n", b"X-Echo: " + value + b"\r\n"
-    elif target == b"/echo-base64":
-        body = base64.b64encode(value.rpartition(b" ")[2]) + b"\n"
-    return b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n%bContent-Length: %d\r\n\r\n%b" % (
-        extra,
-        len(body),
-        body,
-    )
 
 
 def wait_for(condition: Callable[[], bool], deadline_s: float) -> bool:
@@ -174,5 +170,5 @@ def wait_for(condition: Callable[[], bool], deadline_s: float) -> bool:
 def _listener(family: int, address: tuple[str, int] | str) -> socket.socket:
     found = socket.socket(family, socket.SOCK_STREAM)
     found.bind(address)
-    found.listen(64)
+    found.listen(_BACKLOG)
     return found

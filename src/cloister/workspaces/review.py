@@ -55,14 +55,11 @@ def judge(change: Change) -> Verdict:
 
 def protected_name(path: str) -> str:
     """The part of a path that the host acts on; empty if there is none."""
-    *directories, name = path.split("/")
-    for part in directories:
-        if protect.is_protected(plain(part), directory=True):
+    parts, parent = path.split("/"), ""
+    for number, part in enumerate(parts, 1):
+        if protect.is_protected(plain(part), parent=parent, directory=number < len(parts)):
             return part
-    if protect.is_protected(plain(name), directory=True) or protect.is_protected(
-        plain(name), directory=False
-    ):
-        return name
+        parent = plain(part)
     return ""
 
 

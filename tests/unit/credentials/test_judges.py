@@ -156,7 +156,13 @@ ECHOES: list[bytes] = [
     json.dumps(VALUE.decode())[1:-1].replace("/", "\\/").encode(),
     VALUE.hex().encode(),
     VALUE.hex().upper().encode(),
-]
+    *(
+        "".join(form.format(byte) for byte in VALUE).encode()
+        for form in (
+            "%{:02X}", "%{:02x}", "&#x{:02x};", "&#x{:X};", "&#{};", "&#{:03};", "\\u{:04x}", "\\u{:04X}", "\\x{:02x}", "\\{:03o}",
+        )
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("echo", ECHOES)
@@ -177,6 +183,51 @@ def test_id_9_an_echo_in_base64_does_not_give_the_value(before: bytes) -> None:
     assert b"********" in made
     kept = base64.b64decode(made.replace(b"*", b"A").ljust(len(data), b"A") + b"==", validate=False)
     assert secret.reveal()[3:-3] not in kept
+
+
+@pytest.mark.parametrize("before", [b"", b"u", b"us", b"use", b"user", b"user:"])
+@pytest.mark.parametrize("small", [False, True])
+def test_id_9_an_echo_in_base32_does_not_give_the_value(before: bytes, small: bool) -> None:
+    secret = Secret("api", b"a-rather-long-secret-value-0123456789")
+    written = base64.b32encode(before + secret.reveal() + b" and more")
+    redactor = Redactor([secret])
+    made = redactor.feed(written.lower() if small else written) + redactor.end()
+    assert len(made) == len(written)
+    kept = base64.b32decode(made.upper().replace(b"*", b"A"))
+    assert secret.reveal()[2:-2] not in kept
+    assert b"long-secret" not in kept
+
+
+LONG = b"first-value-and-second"
+OVERLAPS = [
+    ("one begins the other", [b"first-value", LONG], b"x" + LONG + b"y", [(1, 1 + len(LONG))]),
+    ("the longer one does not come", [b"first-value", LONG], b"xfirst-value-anyhow", [(1, 12)]),
+    ("one is in the other", [b"value-and", LONG], b"x" + LONG, [(1, 1 + len(LONG))]),
+    ("the inner one alone", [b"value-and", LONG], b"x-value-and-", [(2, 11)]),
+    ("they overlap", [b"first-value", b"value-other"], b"xfirst-value-othery", [(1, 18)]),
+    ("they touch", [b"first-value", b"another"], b"xfirst-valueanother", [(1, 19)]),
+    ("one overlaps itself", [b"abcabcabc"], b"xabcabcabcabcx", [(1, 13)]),
+    ("the end of one begins another", [b"secretaaa", b"aaasecret"], b"xsecretaaasecr", [(1, 10)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "data", "masked"), [case[1:] for case in OVERLAPS], ids=[case[0] for case in OVERLAPS]
+)
+def test_overlapping_values_are_masked_however_they_are_cut(
+    values: list[bytes], data: bytes, masked: list[tuple[int, int]]
+) -> None:
+    expected = bytearray(data)
+    for begin, end in masked:
+        expected[begin:end] = b"*" * (end - begin)
+    secrets = [Secret(str(number), value) for number, value in enumerate(values)]
+    for order in (tuple(secrets), tuple(secrets[::-1])):  # tuples: their spellings are kept
+        for first in range(len(data) + 1):
+            for second in range(first, len(data) + 1):
+                redactor = Redactor(order)
+                parts = (data[:first], data[first:second], data[second:])
+                made = b"".join([*(redactor.feed(part) for part in parts), redactor.end()])
+                assert made == bytes(expected), parts
 
 
 def test_heads_are_masked_everywhere() -> None:

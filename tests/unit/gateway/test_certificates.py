@@ -176,6 +176,16 @@ def test_publish_ends_with_the_session_though_nobody_reads(tmp_path: Path) -> No
     control.close()
 
 
+def test_the_program_that_makes_a_truststore_writes_no_file(tmp_path: Path) -> None:
+    """It may outlive the gateway, and then the directory is being removed."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", truststore.__name__],
+        input=Authority("a").pem, capture_output=True, cwd=tmp_path, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(b"\x30")  # DER
+    assert not any(tmp_path.iterdir())
+
+
 def test_java_truststore(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import pkcs12
 

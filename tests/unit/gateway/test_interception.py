@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 
 from cloister.audit.log import Event
 from cloister.gateway.services import Deadlines
@@ -290,7 +293,43 @@ def test_rules_of_requests_hold_over_tls(start: Start) -> None:
     assert b" 403 " in world.ask(get("/repos/acme/../evil/x"))
     assert b" 403 " in world.ask(get("/repos/acme/widget", method="POST", body=b"x"))
     assert b" 403 " in world.ask(get("/repos/acme/widget", extra="X-HTTP-Method-Override: DELETE\r\n"))
+    assert b" 403 " in world.ask(get("/repos/acme/widget?a=1&%5Fmethod=DELETE"))
     assert len(world.origin.seen) == 1
+
+
+FORM, PARTS = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
+JSON = "application/json"
+FIELD = b'--x\r\nContent-Disposition: form-data; name="_method"\r\n\r\n%s\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (FORM, b"a=1&_method=%s"),
+        (FORM, b"a=" + b"x" * 200_000 + b"&_method=%s"),  # in several parts: it must not have been completed
+        (PARTS, FIELD),
+        (JSON, b'{"_method": "%s"}'),
+    ],
+)
+def test_http_7_a_method_that_a_body_names_is_judged(start: Start, kind: str, body: bytes) -> None:
+    world = start(respond(OK, OK, OK, OK), grants=(rule(NAME, methods=["POST", "PATCH"]),))
+    extra = f"Content-Type: {kind}\r\n"
+    refused = world.ask(get("/one", method="POST", body=body % b"DELETE", extra=extra))
+    assert b" 403 " in refused or refused == b"", refused[:200]
+    assert b"DELETE" not in world.seen, "what names it has not left"
+    assert world.ask(get("/two", method="POST", body=body % b"PATCH", extra=extra)).startswith(
+        b"HTTP/1.1 200 "
+    )
+    assert world.ask(get("/three", method="POST", body=body % b"POST", extra=extra)).startswith(
+        b"HTTP/1.1 200 "
+    )
+
+
+def test_a_body_may_name_any_method_where_no_rule_has_any(start: Start) -> None:
+    world = start(respond(OK))
+    body, extra = b"_method=DELETE", f"Content-Type: {FORM}\r\n"
+    assert world.ask(get("/one", method="POST", body=body, extra=extra)).startswith(b"HTTP/1.1 200 ")
+    assert b"_method=DELETE" in world.seen
 
 
 def test_replace_puts_the_value_where_the_placeholder_stands(start: Start) -> None:
@@ -480,3 +519,27 @@ def test_a_cut_answer_is_cut_for_the_client_too(start: Start) -> None:
     assert answer.endswith(b"<cut>")
     event = world.sandbox.log.wait(lambda event: event.kind == "request")
     assert (event.reason or "").startswith("cut short")
+
+
+def test_http_5_a_bad_request_over_http_2_is_answered_and_written_down(start: Start) -> None:
+    """It was reset without a word, and without a line."""
+    world = start()
+    context = world.sandbox.trusting()
+    context.set_alpn_protocols(["h2"])
+    client = H2Connection(H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
+    client.initiate_connection()
+    path = "without-its-slash"
+    client.send_headers(
+        1, [(":method", "GET"), (":scheme", "https"), (":authority", NAME), (":path", path)], end_stream=True
+    )
+    with context.wrap_socket(world.sandbox.dial_name(NAME, 443), server_hostname=NAME) as connection:
+        connection.sendall(client.data_to_send())
+        answers: list[ResponseReceived] = []
+        while not answers:
+            data = connection.recv(65536)
+            assert data
+            answers += [one for one in client.receive_data(data) if isinstance(one, ResponseReceived)]
+    assert dict(answers[0].headers or ())[b":status"] == b"400"
+    refused = world.sandbox.log.wait(lambda event: event.kind == "refuse")
+    assert refused.reason == "bad request: the path does not begin with /"
+    assert not world.origin.seen

@@ -17,9 +17,9 @@ import pytest
 
 from cloister.audit.log import Event
 from cloister.gateway import daemon
+from cloister.gateway.allowance import Allowance
 from cloister.gateway.connector import Connector
 from cloister.gateway.offload import Offload
-from cloister.gateway.pipes import PipePool
 from cloister.gateway.published import Published
 from cloister.gateway.record import Record
 from cloister.network import forward
@@ -260,7 +260,7 @@ def test_a_connector_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_gateways_own_ports_are_never_published(port: int) -> None:
     async def main() -> None:
         published = Published(
-            connector=Connector(Offload()), record=Record(FakeLog()), pipes=PipePool(), limit=4
+            connector=Connector(Offload()), record=Record(FakeLog()), allowance=Allowance(), limit=4
         )
         with socket.create_server(("127.0.0.1", 0)) as listener:
             with pytest.raises(ValueError, match="the gateway's"):

@@ -101,6 +101,17 @@ def test_a_pin_may_be_private_and_may_change_the_port(origin: Origin) -> None:
     assert dial(PUBLIC, 443, pins=pins) == "127.0.0.1"
 
 
+def test_name_5_the_answers_of_a_verification_come_in_turn_and_are_judged_each_time(origin: Origin) -> None:
+    async def main() -> None:
+        dialler = Dialler(pins={}, offload=Offload(), answers={HOST.name: [["127.0.0.1"], ["10.0.0.1"]]})
+        for _ in range(2):
+            (await dialler.dial(HOST, origin.port, SPLIT)).sock.close()
+            with pytest.raises(UpstreamError, match="resolves to a private address"):
+                await dialler.dial(HOST, origin.port, SPLIT)
+
+    asyncio.run(main())
+
+
 def test_a_service_is_at_its_ports_and_nowhere_else(origin: Origin) -> None:
     """Beside it, on the loopback, are the ports of the host: whatever rule names the service, none of them is dialled."""
     pins = {HOST.name: Pin(address="127.0.0.1", ports={5432: origin.port})}

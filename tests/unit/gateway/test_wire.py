@@ -141,6 +141,45 @@ def test_the_end_of_a_tls_stream_is_known_for_what_it_is(authority: Authority, *
     with_wire(test)
 
 
+@pytest.mark.parametrize("goodbye", [True, False], ids=["close_notify", "cut"])
+def test_more_waits_for_more_though_something_is_left(authority: Authority, *, goodbye: bool) -> None:
+    """AV-1: half a head over TLS, and then nothing, kept the whole gateway busy for ever."""
+
+    async def test(wire: SocketWire, peer: socket.socket) -> None:
+        tls = TlsWire(wire, authority.context(("api.example.com",)))
+        client = ssl.create_default_context(cadata=authority.pem)
+        peer.settimeout(DEADLINE_S)
+        connecting = asyncio.create_task(
+            asyncio.to_thread(client.wrap_socket, peer, server_hostname="api.example.com")
+        )
+        await tls.handshake()
+        with await connecting as speaker:
+            speaker.sendall(b"GET / HT")
+            assert await tls.more()
+            waiting = asyncio.create_task(tls.more())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not waiting.done()
+            speaker.sendall(b"TP/1.1\r\n")
+            assert await waiting
+            assert bytes(tls.buffer) == b"GET / HTTP/1.1\r\n"
+            ending = asyncio.create_task(asyncio.to_thread(_end, speaker, goodbye=goodbye))
+            assert not await tls.more()
+            assert bytes(tls.buffer) == b"GET / HTTP/1.1\r\n"
+            tls.close()
+            await ending
+
+    with_wire(test)
+
+
+def _end(speaker: ssl.SSLSocket, *, goodbye: bool) -> None:
+    with contextlib.suppress(OSError):
+        if goodbye:
+            speaker.unwrap()
+        else:
+            speaker.shutdown(socket.SHUT_WR)
+
+
 def _readable(sock: socket.socket) -> bool:
     try:
         return bool(sock.recv(1, socket.MSG_PEEK))

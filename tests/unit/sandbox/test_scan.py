@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloister.errors import WorkspaceError
-from cloister.sandbox import protect, scan
+from cloister.sandbox import placeholders, protect, scan
 from cloister.sandbox.protect import Placeholder, Protection
 
 
@@ -184,3 +184,28 @@ def test_a_fifo_does_not_hang(workspace: Path) -> None:
     os.mkfifo(workspace / "key.pem")
     os.mkfifo(workspace / ".npmrc")
     look(workspace)
+
+
+def test_all_that_one_sandbox_holds_another_one_relies_on_too(workspace: Path, tmp_path: Path) -> None:
+    """Else what the first one made goes with it, and the second one's mounts do."""
+    git = repository(workspace)
+    (git / "config").unlink()
+    part = git / "modules/sub"
+    part.mkdir(parents=True)
+    (part / "HEAD").write_text("ref: refs/heads/main\n")
+    (part / "config").write_text(
+        "[extensions]\n\tworktreeConfig = true\n[include]\n\tpath = ../../../absent.cfg\n"
+    )
+    state = str(tmp_path / "state")
+    first = look(workspace)
+    placeholders.acquire(state, "first", first.placeholders)
+    second = look(workspace)
+    assert set(second.placeholders) == set(first.placeholders)
+    assert {f"{git}/config", f"{part}/config.worktree", f"{workspace}/absent.cfg"} <= {
+        one.path for one in second.placeholders
+    }
+    placeholders.acquire(state, "second", second.placeholders)
+    placeholders.release(state, "first")
+    assert all(os.path.lexists(one.path) for one in second.placeholders)
+    placeholders.release(state, "second")
+    assert not any(os.path.lexists(one.path) for one in second.placeholders)

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from cloister.errors import UntrustedInputError
+from cloister.values import replace
 from cloister.verify import program, report, verdict
-from cloister.verify.probes import BY_ID, LATER
+from cloister.verify.probes import BY_ID, HOST, LATER
 from cloister.verify.run import Report
 from cloister.verify.verdict import EXEC, FIRST, Attempt, Outcome, Result, Told, Witness
 
@@ -57,6 +58,26 @@ def test_the_witness_outside_decides_whatever_was_said_inside() -> None:
 
 def test_what_is_missing_is_not_applicable() -> None:
     assert judged(Told(missing="no IPv6"), Told(missing="no IPv6")) is Outcome.NOT_APPLICABLE
+
+
+def test_what_one_pass_could_not_try_is_a_note_beside_what_another_held() -> None:
+    told = {FIRST: {"NET-1": Told(missing="no IPv6")}, EXEC: {"NET-1": replace(HELD, notes=("and no CPU",))}}
+    seen = replace(NOTHING, notes={"NET-1": ("invisible",)})
+    result = verdict.judge(PROBE, told, seen, BOTH)
+    assert (result.outcome, result.notes) == (Outcome.HELD, ("no IPv6", "and no CPU", "invisible"))
+
+
+def test_the_hosts_probes_are_judged_by_the_hosts_pass() -> None:
+    probe, passes = BY_ID["AV-3"], (*BOTH, HOST)
+    assert verdict.judge(probe, {HOST: {"AV-3": HELD}}, NOTHING, passes).outcome is Outcome.HELD
+    assert verdict.judge(probe, {FIRST: {"AV-3": HELD}}, NOTHING, passes).outcome is Outcome.CONTROL_FAILED
+    assert verdict.judge(probe, {}, NOTHING, BOTH).outcome is Outcome.NOT_APPLICABLE
+    both = BY_ID["K-6"]
+    inside = {FIRST: {"K-6": HELD}, EXEC: {"K-6": HELD}}
+    assert verdict.judge(both, inside, NOTHING, passes).outcome is Outcome.CONTROL_FAILED
+    assert verdict.judge(both, {**inside, HOST: {"K-6": HELD}}, NOTHING, passes).outcome is Outcome.HELD
+    breached = {**inside, HOST: {"K-6": Told(attacks=(GOOD,), controls=(GOOD,))}}
+    assert verdict.judge(both, breached, NOTHING, passes).outcome is Outcome.BREACHED
 
 
 def test_k_7_is_made_of_the_later_process_alone() -> None:
@@ -132,6 +153,16 @@ def test_reports_render_every_outcome() -> None:
     assert (suite.get("failures"), suite.get("errors"), suite.get("skipped")) == ("1", "1", "1")
     assert report.tap(found).splitlines()[:3] == ["TAP version 14", "1..4", f"ok 1 - NET-1 {PROBE.claim}"]
     assert report.tap(found).count("\nnot ok") == 2
+    noted = replace(
+        found,
+        results=tuple(replace(one, notes=("not <here>",)) for one in found.results),
+        left_out=('"x" & y',),
+    )
+    assert json.loads(report.document(noted))["left_out"] == ['"x" & y']
+    assert report.tap(noted).count("# not reached: not <here>") == 4
+    suite = ElementTree.fromstring(report.junit(noted))
+    assert [one.text for one in suite.iter("system-out")] == ["not <here>"] * 4
+    assert [one.get("value") for one in suite.iter("property")] == ['"x" & y']
     assert report.summary(found.results) == "1 held, 1 breached, 1 not applicable, 1 control failed"
 
 

@@ -1,4 +1,4 @@
-"""Ways out: tunnels, names, addresses, ports, datagrams, DNS, the network itself (TLS, NAME, NET)."""
+"""Ways out: names, addresses, ports, datagrams, DNS, the network itself (NAME, NET)."""
 
 from __future__ import annotations
 
@@ -24,61 +24,6 @@ from cloister.verify.inside.talk import (
     tunnel,
     unix,
 )
-
-
-@probe("TLS-1")
-def not_tls(found: Probe) -> None:
-    host = name("open")
-
-    def other_bytes(data: bytes) -> str:
-        with tunnel(f"{host}:443") as stream:
-            stream.sendall(data)
-            got = stream.recv(200)
-        if not got or got.startswith((b"HTTP/1.1 4", b"\x15")):
-            raise RefusedError(f"got {got[:60]!r}")
-        return repr(got[:60])
-
-    def proper() -> str:
-        with secured(tunnel(f"{host}:443"), host) as stream:
-            return asked(stream, get("/control-TLS-1", host))
-
-    found.control("TLS within CONNECT", proper)
-    found.attack("SSH within CONNECT to 443", lambda: other_bytes(b"SSH-2.0-attack-TLS-1\r\n"))
-    found.attack(
-        "the first bytes of TLS, then others", lambda: other_bytes(b"\x16\x03\x01attack-TLS-1-record\r\n\r\n")
-    )
-
-
-@probe("TLS-2")
-def no_name(found: Probe) -> None:
-    host = name("open")
-
-    def without() -> str:
-        with secured(dial(resolve(host), 443), None, verify=False) as stream:
-            return asked(stream, get("/attack-TLS-2", host))
-
-    found.control("TLS with its name", lambda: fetch(host, "/control-TLS-2"))
-    found.attack("TLS without a server name", without)
-
-
-@probe("TLS-3")
-def name_and_address(found: Probe) -> None:
-    host, evil = name("open"), name("evil")
-
-    def at(address: str, server: str, mark: str) -> str:
-        with secured(dial(address, 443), server, verify=False) as stream:
-            return asked(stream, get(f"/attack-TLS-3-{mark}", server))
-
-    found.control("a name at its address", lambda: fetch(host, "/control-TLS-3"))
-    found.attack(
-        "a name that is not granted, at the address of one that is", lambda: at(resolve(host), evil, "name")
-    )
-    found.attack(
-        "a granted name, at an address of the sandbox's choice", lambda: at("203.0.113.7", host, "address")
-    )
-
-
-# Names and addresses.
 
 
 @probe("NAME-1")
@@ -139,6 +84,33 @@ def metadata(found: Probe) -> None:
             return asked(stream, get("/latest/meta-data/attack-NAME-4", "169.254.169.254"))
 
     found.attack("HTTP to 169.254.169.254", direct)
+
+
+@probe("NAME-5")
+def names_of_private_addresses(found: Probe) -> None:
+    port = CONFIG["origin_port"]
+
+    def reached(which: str, path: str) -> str:
+        host = name(which)
+        with secured(tunnel(f"{host}:{port}"), host) as stream:
+            return asked(stream, get(path, f"{host}:{port}"))
+
+    if CONFIG["gateway_apart"]:
+        found.note(
+            "names with allowed addresses: the gateway's network is a container's, without such an address"
+        )
+        found.control("a name with a fixed address", lambda: fetch(name("open"), "/control-NAME-5"))
+    else:
+        found.control("a name whose address its rule allows", reached, "rebound", "/control-NAME-5")
+        found.attack("the same name, which now has another", reached, "rebound", "/attack-NAME-5-rebound")
+    found.attack("a name of an allowed and a private one", reached, "mixed", "/attack-NAME-5-mixed")
+    for number in range(CONFIG["private_answers"]):
+        found.attack(
+            f"a name of a private or metadata address, {number + 1}",
+            reached,
+            "private",
+            "/attack-NAME-5-private",
+        )
 
 
 # Egress.

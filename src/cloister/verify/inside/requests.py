@@ -1,9 +1,12 @@
-"""Destination confusion, credentials, and how HTTP is read (ID, HTTP)."""
+"""Destination confusion and credentials (ID)."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import re
+import zlib
 
 from cloister.verify.inside.talk import (
     CONFIG,
@@ -19,10 +22,14 @@ from cloister.verify.inside.talk import (
     get,
     name,
     once,
+    post,
     probe,
     resolve,
     secured,
+    sized,
+    whole,
 )
+from cloister.verify.inside.websockets import message, text_frame, websocket
 
 
 @probe("ID-1")
@@ -42,6 +49,10 @@ def host_and_destination_disagree(found: Probe) -> None:
             return asked(stream, get("/attack-ID-1-sni", granted))
 
     found.attack(f"server name {granted} at the address of {bound}", named_differently)
+    # The other way round: an injecting proxy that goes by the header would give the credential away.
+    unbound = name("paths")
+    reverse = get("/open/attack-ID-1-reverse", bound)
+    found.attack(f"Host: {bound} on a connection to {unbound}", once, unbound, reverse)
 
 
 @probe("ID-2")
@@ -76,18 +87,88 @@ def two_hosts(found: Probe) -> None:
 
 @probe("ID-5")
 def placeholder_elsewhere(found: Probe) -> None:
-    other, placeholder = name("paths"), CONFIG["placeholder"]
+    other, placeholder = name("judged"), CONFIG["placeholder"]
     basic = base64.b64encode(f"user:{placeholder}".encode()).decode()
-    found.control("a request without it", lambda: fetch(other, "/open/control-ID-5"))
+    found.control("a request without it", lambda: fetch(other, "/control-ID-5"))
     found.attack(
-        "the placeholder in a header",
-        lambda: fetch(other, "/open/attack-ID-5-header", f"X-Token: {placeholder}"),
+        "the placeholder in a header", lambda: fetch(other, "/attack-ID-5-header", f"X-Token: {placeholder}")
     )
+    found.attack("within Basic", lambda: fetch(other, "/attack-ID-5-basic", f"Authorization: Basic {basic}"))
+    found.attack("in the query", lambda: fetch(other, f"/attack-ID-5-query?t={placeholder}"))
+    found.attack("in the path", lambda: fetch(other, f"/attack-ID-5-path/{placeholder}"))
+    _placeholder_in_bodies(found, other, placeholder.encode())
+    _placeholder_in_messages(found, other, placeholder.encode())
+
+
+def _placeholder_in_bodies(found: Probe, other: str, placeholder: bytes) -> None:
+    """Of these the head may leave; what counts is whether the origin gets the whole."""
+    half = len(placeholder) // 2
+    found.control("a body without it", lambda: once(other, sized(other, "/control-ID-5-body", b"nothing")))
+    escaped = b'{"token": "' + b"".join(b"\\u%04x" % byte for byte in placeholder) + b'"}'
+    for what, body, header in (
+        ("plain", b"token: " + placeholder, "text/plain"),
+        ("form", b"token=" + b"".join(b"%%%02X" % byte for byte in placeholder), "x-www-form-urlencoded"),
+        ("json", escaped, "application/json"),
+    ):
+        request = sized(other, f"/cut-ID-5-{what}", body, f"Content-Type: {header}")
+        found.attack(f"in a body: {what}", once, other, request)
+    packed = sized(other, "/cut-ID-5-gzip", gzip.compress(placeholder), "Content-Encoding: gzip")
+    found.attack("in a body: gzip", once, other, packed)
+
+    def in_parts(head: bytes, *parts: bytes) -> str:
+        with connected(other) as stream:
+            stream.sendall(head)
+            for part in parts[:-1]:
+                stream.sendall(part)  # a TLS record each
+            return asked(stream, parts[-1])
+
+    head = sized(other, "/cut-ID-5-records", placeholder)[: -len(placeholder)]
+    found.attack("split over TLS records", in_parts, head, placeholder[:half], placeholder[half:])
+    head = post(other, "/cut-ID-5-chunks", "Transfer-Encoding: chunked", "")
+    one, two = (b"%x\r\n%b\r\n" % (len(part), part) for part in (placeholder[:half], placeholder[half:]))
+    found.attack("split over chunks", in_parts, head, one, two + b"0\r\n\r\n")
+
+
+def _placeholder_in_messages(found: Probe, other: str, placeholder: bytes) -> None:
+    def sent(*frames: bytes) -> str:
+        """It has passed when its end comes back; a part of a placeholder is none."""
+        with websocket(other, "/websocket") as stream:
+            message(stream)  # its greeting
+            for one in frames:
+                stream.sendall(one)
+            got = message(stream)
+            while not got.endswith(b"-ID-5-message"):
+                got += message(stream)
+            return repr(got)
+
+    found.control("a message without it", lambda: sent(text_frame(b"control-ID-5-message")))
+    found.attack("in a message", lambda: sent(text_frame(placeholder + b" attack-ID-5-message")))
+    one, two = placeholder[:9], placeholder[9:] + b" attack-ID-5-message"
+    found.attack("in two frames", lambda: sent(text_frame(one, last=False), text_frame(two, first=False)))
+
+
+@probe("ID-6")
+def redirected(found: Probe) -> None:
+    bound, judged, placeholder = name("bound"), name("judged"), CONFIG["placeholder"]
+    found.control("a request that is not redirected", lambda: fetch(bound, "/control-ID-6"))
+
+    def came_back(which: str) -> str:
+        with connected(bound) as stream:
+            stream.sendall(get(f"/redirect-{which}", bound))
+            status, head = answer(stream)
+        if status != 307 or f"https://{name(which)}/".encode() not in head:
+            raise RefusedError(f"{status}")
+        return "307, and its Location"
+
+    for which in ("open", "judged", "evil"):
+        found.control(f"a redirect to {name(which)} comes back", came_back, which)
+        found.attack(f"the gateway follows it to {name(which)}", fetch, bound, f"/redirect-{which}")
+    # What a client does that follows: the credential must not come along. The origin is asked what it got.
+    found.control("a client follows, without a credential", lambda: fetch(judged, "/control-ID-6-followed"))
     found.attack(
-        "within Basic", lambda: fetch(other, "/open/attack-ID-5-basic", f"Authorization: Basic {basic}")
+        "a client follows, and keeps the header that it had",
+        lambda: fetch(judged, "/attack-ID-6-kept", f"Authorization: Bearer {placeholder}"),
     )
-    found.attack("in the query", lambda: fetch(other, f"/open/attack-ID-5-query?t={placeholder}"))
-    found.attack("in the path", lambda: fetch(other, f"/open/attack-ID-5-path/{placeholder}"))
 
 
 @probe("ID-7")
@@ -119,27 +200,58 @@ def echo(found: Probe) -> None:
     bound = name("bound")
 
     def echoed(path: str) -> str:
-        with connected(bound) as stream:
-            stream.sendall(get(path, bound))
-            status, whole = answer(stream)
-        secret = SECRET.search(whole)
-        if status != 200 or secret is None:
-            raise RefusedError(f"{status}, without the value")
-        return "the value came back"
+        return shown(whole(bound, get(path, bound, "TE: trailers", "Connection: TE, close")))
 
     found.control("an answer comes back", lambda: fetch(bound, "/control-ID-9"))
-    found.attack("an upstream that echoes the credential in head and body", lambda: echoed("/echo"))
-    found.attack("and in base64", lambda: echoed_base64(bound))
+    for path, what in (
+        ("/echo", "in head and body"), ("/echo-base64", "in base64"), ("/echo-gzip", "compressed"),
+        ("/echo-deflate", "compressed otherwise"), ("/echo-split", "split over chunks"),
+        ("/echo-split-gzip", "compressed, and split over chunks"), ("/echo-trailer", "in a trailer"),
+        ("/echo-location", "in a redirect"),
+    ):  # fmt: skip
+        found.attack(f"an upstream that echoes the credential {what}", echoed, path)
+
+    def by_websocket() -> str:
+        with websocket(bound, "/websocket") as stream:
+            return shown(message(stream))
+
+    found.attack("an upstream that echoes it in a WebSocket", by_websocket)
 
 
-def echoed_base64(bound: str) -> str:
-    with connected(bound) as stream:
-        stream.sendall(get("/echo-base64", bound))
-        whole = answer(stream)[1]
-    for word in re.findall(rb"[A-Za-z0-9+/=]{40,}", whole):
-        if SECRET.search(base64.b64decode(word + b"==")):
-            return "the value came back"
-    raise RefusedError("without the value")
+def shown(untrusted: bytes) -> str:
+    """Whether the credential's value is in an answer, in any form that its reader would undo."""
+    head, _, body = untrusted.partition(b"\r\n\r\n")
+    forms = [untrusted, body, unchunked(body)]
+    for form in tuple(forms):
+        forms += [base64.b64decode(word + b"==") for word in re.findall(rb"[A-Za-z0-9+/=]{40,}", form)]
+        for window_bits in (31, 15):
+            with contextlib.suppress(zlib.error):
+                forms.append(zlib.decompressobj(window_bits).decompress(form))
+    if not any(SECRET.search(form) for form in forms):
+        raise RefusedError(f"{head[:20].decode('latin-1')!r}, {len(body)} bytes, without the value")
+    return "the value came back"
+
+
+def unchunked(body: bytes) -> bytes:
+    """The chunks' content, as far as these are chunks."""
+    data = b""
+    while True:
+        size, _, body = body.partition(b"\r\n")
+        if not re.fullmatch(rb"[0-9a-fA-F]{1,6}", size):
+            return data
+        data, body = data + body[: int(size, 16)], body[int(size, 16) + 2 :]
+
+
+@probe("ID-10")
+def values_that_do_not_fit(found: Probe) -> None:
+    odd = name("odd")
+    found.control("a value whose file ends in a newline", lambda: fetch(odd, "/newline/control-ID-10"))
+    for kind, what in (
+        ("crlf", "with CR and LF"), ("lf", "with LF"), ("cr", "with CR"), ("nul", "with NUL"),
+        ("link", "behind a symbolic link"), ("fifo", "in a FIFO"), ("readable", "that everybody may read"),
+        ("empty", "that is empty"), ("blank", "that is blank"),
+    ):  # fmt: skip
+        found.attack(f"use a value {what}", fetch, odd, f"/{kind}/attack-ID-10-{kind}")
 
 
 @probe("ID-11")
@@ -155,76 +267,9 @@ def cleartext(found: Probe) -> None:
         "the placeholder over cleartext",
         lambda: clear("/attack-ID-11", f"Authorization: Bearer {placeholder}"),
     )
-
-
-# HTTP.
-
-
-@probe("HTTP-1")
-def lengths_disagree(found: Probe) -> None:
-    bound = name("bound")
-    smuggled = f"GET /attack-HTTP-1 HTTP/1.1\r\nHost: {bound}\r\n\r\n"
-    found.control(
-        "a body with one length",
-        lambda: once(bound, post(bound, "/control-HTTP-1", "Content-Length: 2", "ok")),
-    )
-    for one, two, body in (
-        ("Content-Length: 4", "Transfer-Encoding: chunked", "0\r\n\r\n" + smuggled),
-        ("Content-Length: 0", f"Content-Length: {len(smuggled)}", smuggled),
-        ("Transfer-Encoding: chunked", "Transfer-Encoding: identity", "0\r\n\r\n" + smuggled),
+    for which, what in (
+        ("misnamed", "for another name"),
+        ("expired", "that has expired"),
+        ("selfsigned", "of nobody's authority"),
     ):
-        found.attack(
-            f"{one} with {two}",
-            once,
-            bound,
-            post(bound, "/attack-HTTP-1-outer", f"{one}\r\n{two}", body),
-        )
-
-
-def post(host: str, path: str, headers: str, body: str) -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n{body}".encode()
-
-
-@probe("HTTP-2")
-def odd_heads(found: Probe) -> None:
-    bound = name("bound")
-    found.control("a plain head", lambda: fetch(bound, "/control-HTTP-2"))
-    for what, line in (
-        ("a space before the colon", "X-Odd : attack"),
-        ("a folded line", "X-Odd: a\r\n b"),
-        ("a bare line feed", "X-Odd: a\nX-Other: b"),
-        ("a NUL", "X-Odd: a\0b"),
-    ):
-        found.attack(what, once, bound, get("/attack-HTTP-2", bound, line))
-
-
-@probe("HTTP-4")
-def path_rules(found: Probe) -> None:
-    host = name("paths")
-    found.control("the path that is granted", lambda: fetch(host, "/open/control-HTTP-4"))
-    for path in (
-        "/attack-HTTP-4-plain",
-        "/open/../attack-HTTP-4",
-        "/open/%2e%2e/attack-HTTP-4",
-        "/open/..%2fattack-HTTP-4",
-        "/open/%2e%2e%2fattack-HTTP-4",
-        "/open/..;/attack-HTTP-4",
-        "/open/..\\attack-HTTP-4",
-        "//attack-HTTP-4/open/x",
-    ):
-        found.attack(path, fetch, host, path)
-
-
-@probe("HTTP-7")
-def other_method(found: Probe) -> None:
-    host = name("paths")
-    found.control("the method that is granted", lambda: fetch(host, "/open/control-HTTP-7"))
-    found.attack("DELETE", lambda: once(host, get("/open/attack-HTTP-7", host).replace(b"GET", b"DELETE", 1)))
-    for header in ("X-HTTP-Method-Override", "X-Method-Override", "X_HTTP_Method"):
-        found.attack(
-            f"GET with {header}: DELETE",
-            fetch,
-            host,
-            "/open/attack-HTTP-7-override",
-            f"{header}: DELETE",
-        )
+        found.attack(f"an upstream with a certificate {what}", fetch, name(which), f"/attack-ID-11-{which}")

@@ -7,53 +7,66 @@ import select
 from collections.abc import Callable
 
 from cloister.config.directories import Project
-from cloister.runtimes import oci_argv
+from cloister.runtimes import oci_argv, oci_exec_argv
 from cloister.runtimes.engine import Engine
 from cloister.sandbox import registry
 from cloister.session import stop
+from cloister.session.prepare import EMBEDDED
 from cloister.verify.inside.talk import Probe, RefusedError
 from cloister.verify.outside.names import succeeded
 from cloister.verify.outside.world import World
 from cloister.verify.witnesses import wait_for
 
 _END_S = 30.0
-# Who is killed → (its process, whether the session cleans up itself).
-_VICTIMS: dict[str, Callable[[registry.Record], registry.Process | None]] = {
+# Who is killed → its process.
+_PROCESSES: dict[str, Callable[[registry.Record], registry.Process | None]] = {
     "session": lambda record: record.session,
     "gateway": lambda record: record.others[0] if record.others else None,
     "init": lambda record: record.init,
 }
+_HOLDER = "holder"  # of a container's network: a container itself, which the engine kills
 
 
 def kills(found: Probe, world: World) -> None:
     """Kill each in a sandbox of its own, let the next command run, and look for what is left."""
     contents = {".git/HEAD": "ref: refs/heads/main\n", ".env": "A=1\n"}
-    projects = {victim: world.project(f"killed-{victim}", contents) for victim in _VICTIMS}
-    begun = {victim: world.begin("up", "-C", project.workspace) for victim, project in projects.items()}
-    ups = {victim: command.end() for victim, command in begun.items()}
-    for victim, process_of in _VICTIMS.items():
-        project, up = projects[victim], ups[victim]
+    victims = [*_PROCESSES, *([] if world.runtime == EMBEDDED else [_HOLDER])]
+    for victim in victims:
+        project = world.project(f"killed-{victim}", contents)
+        up = world.cloister("up", "-C", project.workspace)
         found.control(f"a sandbox whose {victim} is to be killed runs", _runs, project, up.said)
-        record = next(iter(registry.records(project.runs)), None)
-        process = process_of(record) if record is not None else None
-        if record is None or process is None:
-            found.note(f"the {victim} was not killed: it is no process that this host sees")
-            continue
-        before = _left(record, project)
-        found.control(
-            f"what it is made of can be seen ({victim})", succeeded, bool(before), "; ".join(before)
-        )
-        registry.kill(process)
-        if not wait_for(lambda it=process: not registry.alive(it), _END_S):  # type: ignore[misc]
-            found.note(f"the {victim} was not killed: this user may not")
-            world.cloister("stop", "-C", project.workspace)
-            continue
-        if victim != "session":
-            _await_end(record.session)
-        ls = world.cloister("ls")
-        found.control("the next command runs", succeeded, ls.code == 0, ls.said)
-        found.attack(f"something is left after `kill -9` of the {victim}", _remains, record, project)
+        for record in registry.records(project.runs):
+            _kill_and_look(found, world, project, record, victim)
         world.cloister("stop", "-C", project.workspace)
+
+
+def _kill_and_look(
+    found: Probe, world: World, project: Project, record: registry.Record, victim: str
+) -> None:
+    before = "; ".join(_left(record, project))
+    found.control(f"what it is made of can be seen ({victim})", succeeded, bool(before), before)
+    reason = _kill(victim, record)
+    if reason:
+        found.note(f"the {victim} was not killed: {reason}")
+        return
+    if victim != "session":
+        _await_end(record.session)
+    ls = world.cloister("ls")
+    found.control("the next command runs", succeeded, ls.code == 0, ls.said)
+    found.attack(f"something is left after `kill -9` of the {victim}", _remains, record, project)
+
+
+def _kill(victim: str, record: registry.Record) -> str:
+    """Empty if it is dead; else why it is not."""
+    if victim == _HOLDER and record.container is not None:
+        names = oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
+        done = _engine(record.container).ask("kill", "--signal=KILL", names.holder)
+        return done.errors.decode(errors="replace").strip()[:80] if done.code else ""
+    process = _PROCESSES[victim](record)
+    if process is None:
+        return "it is no process that this host sees"
+    registry.kill(process)
+    return "" if wait_for(lambda: not registry.alive(process), _END_S) else "this user may not"
 
 
 def _runs(project: Project, said: str) -> str:
@@ -101,11 +114,11 @@ def _left(record: registry.Record, project: Project) -> list[str]:
 def _containers(record: registry.Record) -> list[str]:
     if record.container is None:
         return []
-    engine = Engine(
-        name=record.container.engine,
-        program=record.container.program,
-        environment=dict(record.container.environment),
-    )
+    engine = _engine(record.container)
     label = f"--filter=label={oci_argv.SANDBOX_LABEL}={record.sandbox_id}"
     listed = engine.ask("ps", "--all", label, "--format={{.Names}}")
     return [f"container {name}" for name in listed.output.decode(errors="replace").split()]
+
+
+def _engine(container: registry.Container) -> Engine:
+    return Engine(name=container.engine, program=container.program, environment=dict(container.environment))

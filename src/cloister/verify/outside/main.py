@@ -8,28 +8,47 @@ from collections.abc import Callable
 
 from cloister.errors import CloisterError
 from cloister.verify.inside.talk import Probe
-from cloister.verify.outside import crashes, limits, names, planting, repositories
+from cloister.verify.outside import (
+    arguments,
+    crashes,
+    gateway,
+    limits,
+    names,
+    planting,
+    policies,
+    repositories,
+)
 from cloister.verify.outside.world import World
+
+TOKEN = b"t"
+AT_ONCE = 2  # sandboxes are made by as many probes at a time
 
 PROBES: dict[str, Callable[[Probe, World], None]] = {
     "AV-3": crashes.kills,
+    "CFG-2": arguments.smuggling,
     "CFG-3": names.odd_names,
     "FS-1": planting.planted,
     "FS-5": repositories.git_of_the_host,
     "FS-7": limits.fork_bomb,
+    "ID-12": policies.disputed_places,
     "K-6": limits.memory_and_cpu,
+    "NET-8": gateway.hung_or_killed,
+    "NET-9": policies.odd_policies,
 }
 
 
-def run(name: str, world: World) -> int:
-    """Try it; the result goes to standard output."""
+def run(name: str, world: World, tokens: tuple[int, int]) -> int:
+    """Try it, once there is a token to be read; the result goes to standard output."""
     found = Probe()
+    os.read(tokens[0], 1)
     try:
         PROBES[name](found, world)
     except (CloisterError, OSError, ValueError) as error:
         found.controls.append(
             {"what": "the probe ran", "succeeded": False, "got": f"{type(error).__name__}: {error}"[:400]}
         )
+    finally:
+        os.write(tokens[1], TOKEN)
     line = {"id": name, "attacks": found.attacks, "controls": found.controls, "notes": found.notes}
     _say({**line, "missing": found.missing})
     _say({"done": True})

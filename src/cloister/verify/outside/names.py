@@ -6,20 +6,16 @@ import os
 import re
 
 from cloister.verify.inside.talk import Probe, RefusedError
-from cloister.verify.outside.world import Begun, Done, World
+from cloister.verify.outside.world import World
 
 _SANDBOXES = (
     "../x", "..", "a/../../x", "-rf", "--all", "", ".hidden", "x\n", "x y", "x;id", "$(id)", "\u202egpj", "ünï", "X",
     "a" * 33, "a" * 5000,
 )  # fmt: skip
-_PROJECTS = (
-    "-rf", "--privileged", "a b", "a,b", 'a"b', "a:b", "a=b", "a'b", "$(id)", "ünï \U0001f512", "..a", "%s", "*",
-    "n" * 255,
-)  # fmt: skip
+_PROJECTS = ("-rf", "--privileged", "..a", "a b,c\"d'e:f=g;h", "$(id) %s * ünï \U0001f512", "n" * 255)
 _CONTROL_CHARACTER = "a\nb"
 _SAFE = re.compile(r"[a-z0-9][a-z0-9._-]{0,52}")
 _USAGE = 2
-_AT_ONCE = 5
 
 
 def odd_names(found: Probe, world: World) -> None:
@@ -31,10 +27,8 @@ def odd_names(found: Probe, world: World) -> None:
     for name in (*_SANDBOXES, f"{world.base}/x"):
         found.attack(f"a sandbox named {name[:40]!r}", _sandbox, world, project.workspace, name)
     found.attack("something was made for one of them", _new, before, _listing(world))
-    for some in (_PROJECTS[start : start + _AT_ONCE] for start in range(0, len(_PROJECTS), _AT_ONCE)):
-        begun = {name: _begun(world, name) for name in some}
-        for name, (workspace, command) in begun.items():
-            found.attack(f"a project named {name[:40]!r}", _project, world, workspace, command.end())
+    for name in _PROJECTS:
+        found.attack(f"a project named {name[:40]!r}", _project, world, name)
     found.attack(f"a project named {_CONTROL_CHARACTER!r}", _refused_project, world)
 
 
@@ -60,13 +54,10 @@ def _sandbox(world: World, workspace: str, name: str) -> str:
     raise RefusedError("wrong usage")
 
 
-def _begun(world: World, name: str) -> tuple[str, Begun]:
-    workspace = world.project(name).workspace
-    return workspace, world.begin("run", "--", "pwd", directory=workspace)
-
-
-def _project(world: World, workspace: str, done: Done) -> str:
+def _project(world: World, name: str) -> str:
     """RefusedError if its sandbox sees that directory as its workspace, and its state has a safe name."""
+    workspace = world.project(name).workspace
+    done = world.cloister("run", "--", "pwd", directory=workspace)
     if done.code or done.out.rstrip("\n") != workspace:
         return done.said
     unsafe = [one for one in os.listdir(f"{world.state}/projects") if not _SAFE.fullmatch(one)]

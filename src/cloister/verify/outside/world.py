@@ -45,20 +45,6 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """A command of ours that runs, and what it prints."""
-
-    pid: int
-    reading: tuple[int, int]
-
-    def end(self, timeout_s: float = COMMAND_S) -> Done:
-        """Wait for its end, or kill it (code -9)."""
-        out, err = _read(self.reading, self.pid, time.monotonic() + timeout_s)
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return Done(code=code, out=out.decode(errors="replace"), err=err.decode(errors="replace"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """`command` is cloister's own: it takes arguments, prints, and returns an exit code."""
 
@@ -66,6 +52,7 @@ class World:
     environ: Mapping[str, str]
     command: Command
     runtime: str
+    image: str = ""  # of a container, as the configuration names it
 
     @property
     def state(self) -> str:
@@ -89,10 +76,6 @@ class World:
         self, *arguments: str, directory: str | None = None, stdin: bytes = b"", timeout_s: float = COMMAND_S
     ) -> Done:
         """Run a command of ours to its end, or kill it after `timeout_s` (code -9)."""
-        return self.begin(*arguments, directory=directory, stdin=stdin).end(timeout_s)
-
-    def begin(self, *arguments: str, directory: str | None = None, stdin: bytes = b"") -> Begun:
-        """Start one; others may run beside it."""
         where = directory or self.base
         given = os.memfd_create("cloister-verify", os.MFD_CLOEXEC)
         os.write(given, stdin)
@@ -104,7 +87,9 @@ class World:
             self._become(ours, (given, *writing), where, arguments)
         for descriptor in (given, *writing):
             os.close(descriptor)
-        return Begun(pid=pid, reading=reading)
+        out, err = _read(reading, pid, time.monotonic() + timeout_s)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return Done(code=code, out=out.decode(errors="replace"), err=err.decode(errors="replace"))
 
     def _become(
         self, parent: int, streams: tuple[int, int, int], where: str, arguments: tuple[str, ...]
@@ -145,7 +130,13 @@ def made(
             place = f"{base}/{name}"
             changed = {"XDG_STATE_HOME": f"{place}/state", "XDG_CONFIG_HOME": f"{place}/config"}
             runtime = str(settings.get("runtime") or "embedded")
-            found[name] = World(base=place, environ={**environ, **changed}, command=command, runtime=runtime)
+            found[name] = World(
+                base=place,
+                environ={**environ, **changed},
+                command=command,
+                runtime=runtime,
+                image=str(settings.get("image") or ""),
+            )
             os.makedirs(place, 0o755)
             _configure(found[name], environ, settings)
             _seed(directories.state_directory(environ), found[name].state)
