@@ -68,7 +68,7 @@ class Described:
     configuration: tuple[str, ...] = ()
     not_offered: Mapping[str, str] = field(default_factory=dict)  # probe → reason
     no_breach: Mapping[tuple[str, str], str] = field(default_factory=dict)  # probe and attack → reason
-    no_control: Mapping[str, str] = field(default_factory=dict)  # probe → reason
+    no_control: Mapping[tuple[str, str], str] = field(default_factory=dict)  # probe and control → reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,8 @@ def _weighed(name: str, told: Told, about: Described) -> Told:
             for one in told.attacks
         ),
         controls=tuple(
-            replace(one, succeeded=one.succeeded or name in about.no_control) for one in told.controls
+            replace(one, succeeded=one.succeeded or (name, one.what) in about.no_control)
+            for one in told.controls
         ),
         missing=told.missing,
     )
@@ -139,10 +140,10 @@ def _weighed(name: str, told: Told, about: Described) -> Told:
 def _notes(name: str, told: Told, about: Described) -> Sequence[str]:
     """What Rule 4 changed."""
     passed = [one.what for one in told.attacks if one.succeeded and (name, one.what) in about.no_breach]
-    failed = [one.what for one in told.controls if not one.succeeded and name in about.no_control]
+    failed = [one.what for one in told.controls if not one.succeeded and (name, one.what) in about.no_control]
     return [
         *(f"{name}: {what!r} passed, and is no breach: {about.no_breach[name, what]}" for what in passed),
-        *(f"{name}: {what!r} failed, and had to: {about.no_control[name]}" for what in failed),
+        *(f"{name}: {what!r} failed, and had to: {about.no_control[name, what]}" for what in failed),
     ]
 
 

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from compare.laboratory import HOST, UID, Laboratory
 from compare.peers import PEERS, WITHOUT_ENGINE, described
 from compare.sandbox import MEMORY_BYTES, SECRET_VARIABLE, Sandbox, Task, UnavailableError
 
-TIMEOUT_S = 150.0
+TIMEOUT_S, ALARM_S = 170.0, 150  # of one program; peers that answer nothing make it wait
 # By themselves, and last: what ID-9 has got from an origin that echoes would be found in the program's own memory by
 # SECRET-1; and what FS-1 plants (a devcontainer's own description) can make a peer fail at its next command.
 ALONE = ("TLS-2", "TLS-4")  # slow, where nobody answers: the program as a whole has a time
@@ -173,9 +173,11 @@ def _attacked(
                 pass
     for group in (ALONE, APART):
         ids = [one for one in tried if one in group]
-        if ids:
-            with attacking(FIRST, sandbox.first, ids):
-                pass
+        # What told nothing is judged as that: a control that failed.
+        with suppress(UnavailableError):
+            if ids:
+                with attacking(FIRST, sandbox.first, ids):
+                    pass
     controls = frozenset(one for one in tried if _sends_control(one))
 
     def arrived() -> bool:
@@ -208,6 +210,7 @@ def _config(sandbox: Sandbox, task: Task, mark: str) -> dict[str, object]:
         "workspace": sandbox.workspace,
         "pids": sandbox.pids,
         "memory": MEMORY_BYTES,
+        "alarm_s": ALARM_S,
         "origin_port": 443,
         "gateway_apart": True,
         "private_answers": len(laboratory.PRIVATE["private"]),

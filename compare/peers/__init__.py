@@ -38,7 +38,7 @@ def described() -> Mapping[str, Described]:
             configuration=tuple(one["configuration"]),
             not_offered=dict(one.get("not_offered", {})),
             no_breach={(it["probe"], it["attack"]): it["reason"] for it in one.get("no_breach", [])},
-            no_control=dict(one.get("no_control", {})),
+            no_control={(it["probe"], it["control"]): it["reason"] for it in one.get("no_control", [])},
         )
         for name, one in tomllib.loads(FILE.read_text(encoding="utf-8"))["peer"].items()
     }

@@ -31,6 +31,8 @@ PARAMETERS = [
     pytest.param(name, marks=pytest.mark.engine if engine else pytest.mark.sandbox)
     for name, (_, engine, _, _) in RUNTIMES.items()
 ]
+# A fresh one for each test costs a start; of the machine's world those that matter are in test_outpost.py.
+FRESH = [one for one in PARAMETERS if one.values != ("docker-vm",)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,7 @@ def _be_in_a_machine(cloister: Cloister) -> None:
     cloister.extra_environment["PATH"] = f"{cloister.base}/bin:/usr/bin:/bin"
 
 
-@pytest.fixture(params=PARAMETERS)
+@pytest.fixture(params=FRESH)
 def world(request: pytest.FixtureRequest, scratch: Callable[[], Path]) -> Iterator[World]:
     """A fresh world, in which nothing runs."""
     yield from _world(request.param, request, scratch())

@@ -229,6 +229,79 @@ def test_an_ssh_agent_is_refused_by_name(outpost: World) -> None:
     nothing_runs(outpost)
 
 
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, scratch: Callable[[], Path]) -> Iterator[World]:
+    """A world whose engine says that it runs on another kernel."""
+    yield from _world("docker-vm", request, scratch())
+
+
+def test_in_a_machine_nothing_of_this_kernel_is_relied_on(machine: World) -> None:
+    """No FIFO in a shared directory, no process number of another kernel; the gateway is beside the sandbox unasked."""
+    found = up(machine)
+    assert found["init"] is None
+    assert gateway_of(machine)
+    public = Path(str(found["public_directory"]))
+    assert not [one for one in public.iterdir() if one.is_fifo()]
+    assert machine.sh("exit 5").code == 5
+
+
+def test_what_the_host_replaces_stops_a_sandbox_in_a_machine(machine: World) -> None:
+    """FS-1: the kernel takes the mount away, and there nobody can put it back."""
+    repository = machine.cloister.project / ".git"
+    for name in ("objects", "refs", "hooks"):
+        machine.cloister.directory(repository / name)
+    machine.cloister.write(repository / "HEAD", "ref: refs/heads/main\n")
+    config = machine.cloister.write(repository / "config", "[core]\n\trepositoryformatversion = 0\n")
+    up(machine)
+    plant = "echo '[core]' >> .git/config"
+    assert machine.sh(plant).code != 0
+    machine.cloister.write(repository / "other", "").unlink()
+    assert machine.sh("exit 6").code == 6, "what is not protected may come and go"
+    machine.cloister.write(repository / "config.lock", "[user]\n\tname = Ada\n").rename(config)
+    (log,) = (machine.cloister.state / "sandboxes").glob("*.log")
+    eventually(lambda: "so the sandbox was stopped" in log.read_text())
+    assert machine.sh(plant).code != 0
+    assert Path(config).read_text() == "[user]\n\tname = Ada\n"
+    assert machine.containers() == machine.volumes() == []
+
+
+def test_a_signal_reaches_the_command_in_a_machine(machine: World) -> None:
+    script = "trap 'echo got; exit 7' TERM; echo on; while :; do sleep 1; done"
+    process = machine.cloister.start("run", "--", "/bin/sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n", process.communicate(timeout=10)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("got\n", 7), err
+
+
+def test_a_second_sandbox_of_a_workspace_is_refused_in_a_machine(machine: World) -> None:
+    """It could exchange directories while the other is made, and nobody here sees the mounts."""
+    up(machine)
+    done = machine.cloister("run", "--", "/bin/true", timeout_s=120)
+    assert done.code == 125
+    assert "another sandbox of this workspace is alive" in done.err
+    assert machine.sh("exit 4").code == 4
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("tcp://192.0.2.9:2376", "runs on another machine, or in one that shows it no files of this host"),
+        ("ssh://ada@192.0.2.9", "runs on another machine, or in one that shows it no files of this host"),
+    ],
+)
+def test_an_engine_on_another_machine_is_refused_by_name(machine: World, told: str, expected: str) -> None:
+    client = machine.cloister.base / "bin/docker"
+    text = client.read_text().replace(
+        "#!/bin/sh\n", f'#!/bin/sh\n[ "$1" = context ] && {{ echo {told}; exit; }}\n'
+    )
+    client.write_text(text)
+    done = machine.cloister("run", "--", "/bin/true", timeout_s=120)
+    assert (done.code, expected in done.err, "--runtime embedded" in done.err) == (125, True, True), done
+    assert machine.containers() == machine.volumes() == []
+
+
 def test_podman_too(request: pytest.FixtureRequest, scratch: Callable[[], Path]) -> None:
     """As root. Without root its network needs a tun device, which not every machine has."""
     for world in _world("podman-root", request, scratch()):

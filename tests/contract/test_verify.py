@@ -28,7 +28,7 @@ def python(world: World) -> Iterator[World]:
 
 
 def test_every_probe_holds(python: World) -> None:
-    done = python.cloister("verify", "--json", timeout_s=180)
+    done = python.cloister("verify", "--json", timeout_s=420)
     assert done.out, done
     report = json.loads(done.out)
     assert {one["id"]: one["reason"] for one in report["results"] if one["outcome"] != "held"} == {}
@@ -44,7 +44,7 @@ def test_a_live_sandbox_is_attacked_without_a_trace(python: World) -> None:
     cloister.write(cloister.project / ".env", "TOKEN=1\n")
     cloister.write(cloister.project / ".vscode/settings.json", "{}\n")
     assert cloister("up", timeout_s=120).code == 0
-    done = cloister("verify", "--sandbox", "main", "--json", timeout_s=180)
+    done = cloister("verify", "--sandbox", "main", "--json", timeout_s=420)
     assert done.out, done
     found = {one["id"]: (one["outcome"], one["reason"]) for one in json.loads(done.out)["results"]}
     tried = {probe.id for probe in PROBES if not probe.own_origin and INSIDE in probe.sides} - {"K-6"}
@@ -58,6 +58,6 @@ def test_a_live_sandbox_is_attacked_without_a_trace(python: World) -> None:
 def test_an_image_without_python_is_said(world: World) -> None:
     if world.engine is None:
         pytest.skip("the embedded runtime shows the host's programs")
-    done = world.cloister("verify", timeout_s=180)
+    done = world.cloister("verify", timeout_s=420)
     assert done.code == 125
     assert "the sandbox has no Python" in done.err

@@ -89,7 +89,7 @@ def flooded(
     answer = process.stdout.readline()
     assert answer == "origin saw GET /after\n", (answer, cloister.events("alarm"))
     afterwards()
-    eventually(lambda: descriptors(gateway) < 128, "the gateway lets go of what has ended")
+    eventually(lambda: descriptors(gateway) < 192, "the gateway lets go of what has ended")
     out, err = process.communicate("end\n", timeout=60)
     assert process.returncode == 0, (out, err)
     assert not [event for event in cloister.events("alarm") if "internal error" in str(event.get("reason"))]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.sandbox
 
 
 def test_every_probe_holds(cloister: Cloister) -> None:
-    done = cloister("verify", "--json", timeout_s=120)
+    done = cloister("verify", "--json", timeout_s=300)
     report = json.loads(done.out)
     assert {one["id"]: one["reason"] for one in report["results"] if one["outcome"] != "held"} == {}
     assert len(report["results"]) == len(PROBES)

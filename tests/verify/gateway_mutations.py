@@ -20,7 +20,7 @@ import h2.config
 import h2.frame_buffer
 import h2.stream
 
-from cloister.config import collisions, files, load
+from cloister.config import collisions, files
 from cloister.config import compile as compile_
 from cloister.credentials import inject
 from cloister.errors import ConfigurationError
@@ -38,7 +38,7 @@ from cloister.secrets import file as secret_file
 from cloister.secrets.source import Value
 from cloister.session import live
 from cloister.session.wait import Waiter
-from cloister.verify import run
+from cloister.verify import passes
 from cloister.verify.witnesses import Witnesses
 from tests.verify.mutations import Patch, _rule, mutation
 
@@ -141,7 +141,7 @@ def follows_redirects(patch: Patch, _: Path) -> None:
                 await asyncio.to_thread(fetch, location.decode(), b" ".join(values))
         await original(self, upstream, head)
 
-    patch.setattr(run, "Witnesses", known)
+    patch.setattr(passes, "Witnesses", known)
     patch.setattr(forward.Forward, "_deliver", following)
 
 
@@ -321,25 +321,26 @@ def whole_answers(patch: Patch, _: Path) -> None:
 @mutation("second-way-out")
 def second_way_out(patch: Patch, _: Path) -> None:
     """Who takes the sandbox's connections besides the gateway: what it leaves, the session answers, on to the origin."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     send, run_live, launch = plumb.send, live.run, embedded.launch
     plans: list[Any] = []
+    lines: list[socket.socket] = []  # made by the session itself: what was open before is closed in it
 
     def sending(gateway: Any, message: Any, descriptors: Any) -> None:
         for entry, descriptor in zip(message.get("sockets", ()), descriptors, strict=False):
             if (entry["kind"], entry["family"], entry["port"]) == ("tcp", 4, 80):
-                socket.send_fds(theirs, [b"x"], [descriptor])
+                socket.send_fds(lines[1], [b"x"], [descriptor])
         send(gateway, message, descriptors)
 
     def running(start: Any) -> int:
         plans.append(start.plan)
+        lines[:] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return run_live(start)
 
     def launching(*arguments: Any) -> Any:
         found = launch(*arguments)
         ports = [pin["port"] for pin in plans[-1]["hosts"].values()]
         if ports:
-            threading.Thread(target=_leftovers, args=(ours, ports[0]), daemon=True).start()
+            threading.Thread(target=_leftovers, args=(lines[0], ports[0]), daemon=True).start()
         return found
 
     patch.setattr(plumb, "send", sending)
@@ -367,15 +368,15 @@ def _leftovers(line: socket.socket, port: int) -> None:
 @mutation("lenient-configuration")
 def lenient_configuration(patch: Patch, _: Path) -> None:
     """Of a configuration that cannot be read, nothing counts, and the sandbox starts with what is left."""
-    original = load.load
+    original = compile_.compile_plan
 
-    def lenient(path: str, text: str, level: Any) -> Any:
+    def lenient(**arguments: Any) -> Any:
         try:
-            return original(path, text, level)
+            return original(**arguments)
         except ConfigurationError:
-            return original(path, "", level)
+            return original(**{**arguments, "user": (arguments["user"][0], None)})
 
-    patch.setattr(compile_, "load", lenient)
+    patch.setattr(compile_, "compile_plan", lenient)
     patch.setattr(compile_, "read_own_configuration", _as_text(files.read_own_configuration))
 
 

@@ -51,8 +51,8 @@ class Sandbox(Table):
     gateway: str | None = _key(
         "text",
         None,
-        'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine; where the '
-        "engine is in a virtual machine, always).",
+        'Where the gateway of a container runs: `"host"`, or `"container"` (in one of the same engine; always if that '
+        "is in a virtual machine).",
         shown='`"host"`',
     )
     tmp_exec: bool | None = _key(
@@ -67,7 +67,13 @@ class Sandbox(Table):
         'What is reachable: `"offline"`, `"registries"`, `"agent"` or `"full"`.',
         shown='`"agent"`',
     )
-    memory: str | None = _key("text", None, 'Limit of memory, as in `"512m"` or `"8g"`.', shown='`"8g"`')
+    memory: str | None = _key(
+        "text",
+        None,
+        'Limit of memory, as in `"512m"` or `"8g"`. Files in memory are held below it: `/tmp` takes at most half, '
+        "`/var/tmp` a quarter, `/dev/shm` an eighth.",
+        shown='`"8g"`',
+    )
     cpus: float | None = _key("number", None, "Limit of processor time, in processors.", shown="`4`")
     pids: int | None = _key("integer", None, "Limit of processes and threads.", shown="`1024`")
     env: dict[str, str] = _key("table of texts", {}, "Environment variables set in the sandbox.")

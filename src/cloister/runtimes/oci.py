@@ -11,7 +11,9 @@ Rule 4: as root, the user's files are bound through ID-mapped mounts (staging.py
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import subprocess
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from cloister.values import dataclass
 _REMOVE_S = 60.0
 _CALL_S = 0.5  # a holder that runs calls within this; else somebody must watch it
 GATEWAY_DIRECTORY = "/run/cloister-gateway"  # outpost/main.py's
+_GATE_PAUSE_S = 0.002  # between what the script does before and at the gate
 _NEVER = "0001-01-01"  # Go's time zero
 
 
@@ -78,12 +81,28 @@ class Running:
         """Let the command run. Called once, when it has been looked at."""
         if self._gate is None:
             return
-        with suppress(OSError):  # ENXIO: it has ended; the wait tells why
-            descriptor = os.open(f"{self._gate}/{oci_argv.GO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.write(descriptor, b"go\n")
+        descriptor = self._open_gate()
+        if descriptor is not None:
+            with suppress(OSError):  # it has ended; the wait tells why
+                os.write(descriptor, b"go\n")
             os.close(descriptor)
         for name in (oci_argv.GO, oci_argv.READY):
             files.remove(f"{self._gate}/{name}")
+
+    def _open_gate(self) -> int | None:
+        """Open the gate's end, once the command waits there: it has said that it will. None if it ended before."""
+        if self.client is None:
+            return None
+        pidfd = os.pidfd_open(self.client.pid)
+        try:
+            while True:
+                try:
+                    return os.open(f"{self._gate}/{oci_argv.GO}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                except OSError as error:  # ENXIO: nobody waits there yet
+                    if error.errno != errno.ENXIO or select.select([pidfd], [], [], _GATE_PAUSE_S)[0]:
+                        return None
+        finally:
+            os.close(pidfd)
 
     def init(self) -> int | None:
         """The agent's first process, as a number of this host; None where it has ended, or is not seen here."""

@@ -56,28 +56,28 @@ class Peer:
     def __init__(self, sock: socket.socket, note: Note) -> None:
         self.sock = sock
         self.note = note
-        self._data = b""
+        self._data = bytearray()
 
     def take(self, count: int) -> bytes:
         """Exactly so many bytes. EOFError."""
         while len(self._data) < count:
             self._more()
-        taken, self._data = self._data[:count], self._data[count:]
+        taken = bytes(self._data[:count])
+        del self._data[:count]
         return taken
 
     def until(self, end: bytes) -> bytes:
         """Up to `end`, with it. EOFError."""
         while end not in self._data:
             self._more()
-        taken, _, self._data = self._data.partition(end)
-        return taken + end
+        return self.take(self._data.index(end) + len(end))
 
     def silent(self) -> None:
         """Only note what comes, until its end."""
         while True:
             if self._data:
-                self.note(self._data)
-            self._data = b""
+                self.note(bytes(self._data))
+            self._data.clear()
             try:
                 self._more()
             except EOFError:
@@ -87,7 +87,7 @@ class Peer:
         part = self.sock.recv(1 << 18)
         if not part:
             if self._data:
-                self.note(self._data)
+                self.note(bytes(self._data))
             raise EOFError
         self._data += part
 

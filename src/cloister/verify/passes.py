@@ -17,7 +17,7 @@ from cloister.verify.probes import LATER, Probe
 from cloister.verify.verdict import Told
 from cloister.verify.witnesses import Witnesses
 
-PASS_TIMEOUT_S = 90.0
+PASS_TIMEOUT_S = 180.0
 PRIVATE = (".ssh/id_ed25519", ".aws/credentials", ".config/gh/hosts.yml", ".netrc", ".bash_history")
 TEMPORARY = "/tmp"  # noqa: S108 - the sandbox's own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from importlib import resources
 
 _MODULES = (
@@ -22,6 +23,7 @@ _MODULES = (
 _LEFT_OUT = ("__future__", "cloister")
 
 
+@functools.cache
 def text(way: str = "") -> str:
     """The program: valid on its own, on any Python since 3.9.
 

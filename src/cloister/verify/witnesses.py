@@ -19,6 +19,7 @@ from cloister.gateway.authority import Authority
 from cloister.verify import origin, overlay
 from cloister.verify.overlay import NAMES
 
+_LOOPBACK = "127.0.0.1"
 _KEPT_BYTES = 8 << 20
 _IDLE_S = 30.0
 _HELLO = 0x16  # a TLS record of type handshake (RFC 8446 section 5.1)
@@ -32,7 +33,7 @@ class Witnesses:
     """
 
     def __init__(
-        self, *, address: str = "127.0.0.1", https_port: int = 0, http_port: int = 0, other_port: int = 0
+        self, *, address: str = _LOOPBACK, https_port: int = 0, http_port: int = 0, other_port: int = 0
     ) -> None:
         self._lock = threading.Lock()
         self._arrived: list[tuple[str, bytes]] = []
@@ -40,9 +41,9 @@ class Witnesses:
         self._closed = False
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.https = _listener(family, (address, https_port))
-        # The same port elsewhere: where a name that was resolved anew would lead (NAME-5).
-        port = self.https.getsockname()[1] if address == "127.0.0.1" else 0
-        self.other = _listener(socket.AF_INET, (overlay.OTHER_LOOPBACK, port))
+        # The same port elsewhere on the loopback: where a name that was resolved anew would lead (NAME-5).
+        elsewhere = (overlay.OTHER_LOOPBACK, self.https.getsockname()[1])
+        self._elsewhere = [_listener(family, elsewhere)] if address == _LOOPBACK else []
         self.http = _listener(family, (address, http_port))
         self.tcp = _listener(family, (address, other_port))
         self.udp = socket.socket(family, socket.SOCK_DGRAM)
@@ -68,7 +69,7 @@ class Witnesses:
         """Begin to listen."""
         for listener, serve in (
             (self.https, self._serve_tls),
-            (self.other, self._serve_tls),
+            *((one, self._serve_tls) for one in self._elsewhere),
             (self.http, self._serve_http),
             (self.tcp, self._serve_silent),
             (self.abstract, self._serve_silent),
@@ -79,7 +80,7 @@ class Witnesses:
     def close(self) -> None:
         """Stop listening. Idempotent."""
         self._closed = True
-        for one in (self.https, self.other, self.http, self.tcp, self.udp, self.abstract):
+        for one in (self.https, *self._elsewhere, self.http, self.tcp, self.udp, self.abstract):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()

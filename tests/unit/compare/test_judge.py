@@ -80,10 +80,14 @@ def test_an_excuse_that_was_not_needed_excuses_no_mark() -> None:
 
 
 def test_a_control_that_cannot_be_is_told_of() -> None:
-    about = Described(title="", what="", no_control={"K-5": "no socket at all"})
+    about = Described(title="", what="", no_control={("K-5", "the control"): "no socket at all"})
     found = cell("K-5", Told(attacks=(REFUSED,), controls=(BAD,)), about)
     assert found.finding is Finding.HELD
     assert found.notes == ("K-5: 'the control' failed, and had to: no socket at all",)
+    other = Attempt(what="another control", succeeded=False, got="")
+    assert (
+        cell("K-5", Told(attacks=(REFUSED,), controls=(BAD, other)), about).finding is Finding.CONTROL_FAILED
+    )
     assert cell("K-5", Told(attacks=(REFUSED,)), about).finding is Finding.CONTROL_FAILED
 
 
@@ -139,7 +143,7 @@ def test_what_enters_later_is_judged_by_what_it_told_itself() -> None:
 
     def later(**special: Told) -> Cell:
         told = {one: special.get(one.replace("-", "_"), HELD) for one in LATER}
-        about = Described(title="", what="", no_control={"K-5": "no socket at all"})
+        about = Described(title="", what="", no_control={("K-5", "the control"): "no socket at all"})
         observed = Observed(arrived=(), secret=SECRET, told={FIRST: {}, EXEC: told})
         return judged(["K-7"], about, observed)["K-7"]
 

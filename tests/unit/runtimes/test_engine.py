@@ -76,6 +76,24 @@ def test_what_docker_is(
     assert getattr(find(tmp_path, **environ), expected[0]) is expected[1]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "shares"),
+    [("unix:///home/ada/.docker/desktop/docker.sock", True), ("ssh://ada@far", False), ("", False)],
+)
+def test_a_docker_on_another_kernel_is_in_a_machine_of_this_host_or_on_another(
+    tmp_path: Path, endpoint: str, shares: bool
+) -> None:
+    answer = INFO | {"KernelVersion": "6.6.0-linuxkit", "Architecture": "aarch64", "NCPU": 3}
+    (tmp_path / "bin").mkdir()
+    client = tmp_path / "bin/docker"
+    client.write_text(
+        f"#!/bin/sh\nif [ $1 = context ]; then echo '{endpoint}'; else echo '{json.dumps(answer)}'; fi\n"
+    )
+    client.chmod(0o755)
+    found = find(tmp_path)
+    assert (found.local, found.shares, found.machine, found.cpus) == (False, shares, "aarch64", 3)
+
+
 def podman_info(**host: object) -> dict[str, object]:
     return {
         "host": {

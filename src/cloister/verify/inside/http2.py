@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from cloister.verify.inside.talk import (
     Probe,
     RefusedError,
+    context,
     dial,
     fetch,
     get,
@@ -23,8 +24,8 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 _END_STREAM, _END_HEADERS = 0x1, 0x4
 _OK = 0x88  # ":status: 200" of the static table
-_FLOOD = 1500  # frames that carry nothing
-_RESETS = 500
+_FLOOD = 1200  # frames that carry nothing
+_RESETS = 300
 _Pairs = Sequence[tuple[bytes, bytes]]
 
 
@@ -45,9 +46,8 @@ def h2_block(pairs: _Pairs) -> bytes:
 
 
 def h2_connected(host: str) -> ssl.SSLSocket:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["h2"])
-    stream = context.wrap_socket(dial(resolve(host), 443), server_hostname=host)
+    agreed = context(verify=True, protocol="h2")
+    stream = agreed.wrap_socket(dial(resolve(host), 443), server_hostname=host)
     if stream.selected_alpn_protocol() != "h2":
         raise RefusedError("HTTP/2 is not spoken here")
     stream.sendall(_PREFACE + h2_frame(_SETTINGS, 0, 0))
@@ -168,9 +168,8 @@ def _without_tls(found: Probe) -> None:
         return repr(got)
 
     def one_for_the_other() -> ssl.SSLSocket:
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        return context.wrap_socket(dial(resolve(judged), 443), server_hostname=judged)
+        agreed = context(verify=True, protocol="http/1.1")
+        return agreed.wrap_socket(dial(resolve(judged), 443), server_hostname=judged)
 
     found.attack("HTTP/2 over cleartext, without asking", lambda: answered(dial(resolve(plain), 80)))
     found.attack("HTTP/2 where HTTP/1.1 was agreed on", lambda: answered(one_for_the_other()))

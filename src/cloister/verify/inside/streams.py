@@ -28,6 +28,7 @@ _SLOW_TLS = 12
 _LIMIT_S = 2.5  # far above what an answer takes, and below what a probe waits
 _LONG_S = 60.0
 _UPLOAD = 4 << 20
+_UPLOAD_S = 20.0
 
 
 @probe("AV-1")
@@ -122,6 +123,7 @@ def streams(found: Probe) -> None:
     def uploaded() -> str:
         body = bytes(range(256)) * (_UPLOAD >> 8)
         with connected(judged) as stream:
+            stream.settimeout(_UPLOAD_S)
             stream.sendall(sized(judged, "/hash", body))
             told = answer(stream)[1].rpartition(b"\r\n\r\n")[2].decode()
         if told != f"{len(body)} {hashlib.sha256(body).hexdigest()}":

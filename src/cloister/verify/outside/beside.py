@@ -19,9 +19,10 @@ NAME = "origin.cloister-verify.test"
 OTHER = "other.cloister-verify.test"  # the same origin, by a name that no rule grants
 _ASK = """
 import http.client, sys
-connection = http.client.HTTPConnection(sys.argv[1], 80, timeout=float(sys.argv[3]))
+name, path, timeout, address = sys.argv[1:]
+connection = http.client.HTTPConnection(address, 80, timeout=float(timeout))
 try:
-    connection.request("GET", sys.argv[2])
+    connection.request("GET", path, headers={"Host": name})
     status = connection.getresponse().status
 except (OSError, http.client.HTTPException) as error:
     sys.exit(f"{type(error).__name__}: {error}")
@@ -106,6 +107,6 @@ def write(world: World, text: str | bytes) -> None:
     files.write_atomic(directories.user_file(world.environ), data)
 
 
-def asking(name: str, path: str, timeout_s: float = 5.0) -> tuple[str, ...]:
-    """A command for the sandbox: ends with 0 if the origin answers."""
-    return ("python3", "-I", "-c", _ASK, name, path, str(timeout_s))
+def asking(name: str, path: str, timeout_s: float = 5.0, address: str = "") -> tuple[str, ...]:
+    """A command for the sandbox: ends with 0 if the origin answers, at the address that the name has or had."""
+    return ("python3", "-I", "-c", _ASK, name, path, str(timeout_s), address or name)

@@ -45,8 +45,9 @@ def _new(before: set[str], after: set[str]) -> str:
 
 
 def _sandbox(world: World, workspace: str, name: str) -> str:
-    """RefusedError if it is refused as wrong usage, by every command that could make it."""
-    for command in (("up",), ("exec",), ("rm", "--force", "--volumes")):
+    """RefusedError if it is refused as wrong usage; the first one by the commands that remove and enter, too."""
+    others = (("exec",), ("rm", "--force", "--volumes")) if name == _SANDBOXES[0] else ()
+    for command in (("up",), *others):
         end = ("--", "true") if command == ("exec",) else ()
         done = world.cloister(*command, "-C", workspace, f"--name={name}", *end)
         if done.code != _USAGE or "Traceback" in done.err:
