@@ -38,7 +38,7 @@ from cloister.secrets import file as secret_file
 from cloister.secrets.source import Value
 from cloister.session import live
 from cloister.session.wait import Waiter
-from cloister.verify import run
+from cloister.verify import passes
 from cloister.verify.witnesses import Witnesses
 from tests.verify.mutations import Patch, _rule, mutation
 
@@ -141,7 +141,7 @@ def follows_redirects(patch: Patch, _: Path) -> None:
                 await asyncio.to_thread(fetch, location.decode(), b" ".join(values))
         await original(self, upstream, head)
 
-    patch.setattr(run, "Witnesses", known)
+    patch.setattr(passes, "Witnesses", known)
     patch.setattr(forward.Forward, "_deliver", following)
 
 

@@ -37,7 +37,7 @@ from cloister.session import live, prepare
 from cloister.system import linux
 from cloister.types import Allow, Host, HostPattern, Reach, Rule
 from cloister.values import replace as replaced
-from cloister.verify import overlay, run
+from cloister.verify import overlay, passes
 from cloister.verify.witnesses import Witnesses
 from cloister.workspaces import gitsettings
 
@@ -397,4 +397,4 @@ def _learn(patch: Patch, ports: list[int]) -> None:
         ports[:] = [found.tcp.getsockname()[1], found.udp.getsockname()[1]]
         return found
 
-    patch.setattr(run, "Witnesses", known)
+    patch.setattr(passes, "Witnesses", known)

@@ -45,7 +45,8 @@ import socket, sys
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.settimeout(1)
 sock.sendto(b"\\x12\\x34\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0\\7example\\3com\\0\\0\\x01\\0\\x01", (sys.argv[1], 53))
-sock.recv(512)
+answer = sock.recv(512)
+sys.exit(f"code {answer[3] & 15}" if answer[3] & 15 or answer[6:8] == bytes(2) else 0)
 """
 
 
@@ -60,6 +61,8 @@ def hung_or_killed(found: Probe, world: World) -> None:
         )
         if record is None or not record.others:
             return
+        if record.container is not None and record.container.gateway:
+            found.note("the gateway's own container was not stopped: what was, is its half on this host")
         try:
             _hung(found, world, project.workspace, beside, record.others[0])
             _killed(found, world, project.workspace, beside, record)
