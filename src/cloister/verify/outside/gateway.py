@@ -8,7 +8,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cloister.runtimes import oci_exec_argv
 from cloister.sandbox import registry
+from cloister.system import proc
 from cloister.verify.inside.talk import Probe, RefusedError
 from cloister.verify.outside import beside as origins
 from cloister.verify.outside.beside import NAME, Beside
@@ -18,6 +20,7 @@ from cloister.verify.witnesses import wait_for
 
 _HUNG_S = 2.0  # how long an attempt waits while the gateway hangs
 _END_S = 30.0
+_ENGINE_S = 30.0
 # Ask again and again, with a number, until the sandbox ends: at the address that the name had, by the name, and at the
 # origin's own address and port.
 _LOOP = """
@@ -64,13 +67,13 @@ def hung_or_killed(found: Probe, world: World) -> None:
         if record.container is not None and record.container.gateway:
             found.note("the gateway's own container was not stopped: what was, is its half on this host")
         try:
-            _hung(found, world, project.workspace, beside, record.others[0])
+            _hung(found, world, project.workspace, beside, record)
             _killed(found, world, project.workspace, beside, record)
         finally:
             world.cloister("stop", "-C", project.workspace)
 
 
-def _hung(found: Probe, world: World, workspace: str, beside: Beside, gateway: registry.Process) -> None:
+def _hung(found: Probe, world: World, workspace: str, beside: Beside, record: registry.Record) -> None:
     def tried(*command: str) -> str:
         done = world.cloister("exec", "-C", workspace, "--", *command)
         if done.code:
@@ -81,7 +84,7 @@ def _hung(found: Probe, world: World, workspace: str, beside: Beside, gateway: r
     resolved = world.cloister("exec", "-C", workspace, "--", "python3", "-I", "-c", _RESOLVE, NAME)
     known = resolved.out.strip()
     found.control("it has an address", succeeded, resolved.code == 0, known or resolved.said)
-    with _suspended(gateway):
+    with _suspended(record):
         found.attack("a granted name, while it hangs", tried, *origins.asking(NAME, "/attack-NET-8", _HUNG_S))
         at_address = origins.asking(NAME, "/attack-NET-8-address", _HUNG_S, known)
         found.attack("the address that the name had, while it hangs", tried, *at_address)
@@ -101,7 +104,18 @@ def _arrived(seen: bytes) -> str:
 
 
 @contextmanager
-def _suspended(process: registry.Process) -> Iterator[None]:
+def _suspended(record: registry.Record) -> Iterator[None]:
+    """The gateway hangs: its process, or the container that it runs in."""
+    container, process = record.container, record.others[0]
+    if container is not None and container.gateway:
+        name = oci_exec_argv.Names(sandbox=record.sandbox_id, project="").gateway
+        environment = dict(container.environment)
+        proc.run([container.program, "pause", name], environment=environment, timeout_s=_ENGINE_S)
+        try:
+            yield
+        finally:
+            proc.run([container.program, "unpause", name], environment=environment, timeout_s=_ENGINE_S)
+        return
     os.kill(process.pid, signal.SIGSTOP)
     try:
         yield
