@@ -156,7 +156,7 @@ def _staged(
         stack.callback(first.end)
         later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
-        tokens = stack.enter_context(_tokens())
+        tokens = stack.enter_context(_tokens(prepare.runtime(plan)))
         others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
         for other in others.values():
             stack.callback(other.end)
@@ -215,11 +215,12 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
 
 
 @contextmanager
-def _tokens() -> Iterator[tuple[int, int]]:
+def _tokens(runtime: str) -> Iterator[tuple[int, int]]:
     """A pipe with as many bytes as probes of the host may run at a time."""
     pipe = os.pipe()
     try:
-        os.write(pipe[1], outside.TOKEN * outside.AT_ONCE)
+        count = outside.AT_ONCE if runtime == prepare.EMBEDDED else outside.AT_ONCE_WITH_ENGINE
+        os.write(pipe[1], outside.TOKEN * count)
         yield pipe
     finally:
         for descriptor in pipe:
