@@ -150,17 +150,18 @@ class Soak:
         with self._traffic(world, lived, "run", "-p", f"{port}:{places.SERVED_PORT}") as clients:
             found = wait_parts(world.cloister, world.traces)
             lived.sandbox, self._steady_gateway = found.sandbox, found.gateway
+            late_s = time.monotonic() - self._begun  # a busy machine takes its time to start it
             stop = threading.Event()
             caller = threading.Thread(target=self._call, args=(port, stop))
             caller.start()
             try:
-                self._wait(self.schedule.warm_s)
+                self._wait(late_s + self.schedule.warm_s)
                 self.seen.warm = _measured(clients, found)
                 clients.say("go")
                 for step in range(_SAMPLES):
                     self.seen.samples.append((time.monotonic() - self._begun, held(found.gateway)))
                     left_s = self.schedule.seconds - self.schedule.warm_s
-                    self._wait(self.schedule.warm_s + left_s * (step + 1) / _SAMPLES)
+                    self._wait(late_s + self.schedule.warm_s + left_s * (step + 1) / _SAMPLES)
             finally:
                 stop.set()
                 caller.join()

@@ -30,6 +30,7 @@ from cloister.system import files, proc
 from cloister.values import dataclass
 
 _REMOVE_S = 60.0
+_ATTEMPTS = 2  # to remove a container
 _CALL_S = 0.5  # a holder that runs calls within this; else somebody must watch it
 GATEWAY_DIRECTORY = "/run/cloister-gateway"  # outpost/main.py's
 _GATE_PAUSE_S = 0.002  # between what the script does before and at the gate
@@ -198,10 +199,14 @@ def remove_gateway(engine: Engine, names: oci_exec_argv.Names) -> None:
 
 def _remove(engine: Engine, commands: list[list[str]]) -> None:
     for arguments in commands:
-        done = engine.ask(*arguments, timeout_s=_REMOVE_S)
-        said = done.errors.decode(errors="replace")
-        if done.code and not oci_failures.is_missing_container(said):
-            raise oci_failures.failure(engine.name, "remove the sandbox's containers", said)
+        # A busy engine gives up on a container whose end it has not seen in time; asked again, it has.
+        for attempt in range(_ATTEMPTS):
+            done = engine.ask(*arguments, timeout_s=_REMOVE_S)
+            said = done.errors.decode(errors="replace")
+            if not done.code or oci_failures.is_missing_container(said):
+                break
+            if attempt + 1 == _ATTEMPTS:
+                raise oci_failures.failure(engine.name, "remove the sandbox's containers", said)
 
 
 def remove_files(directory: str) -> None:

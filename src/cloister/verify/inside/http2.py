@@ -107,13 +107,27 @@ def h2_head(host: str, path: str, method: bytes = b"GET") -> list[tuple[bytes, b
 
 @probe("HTTP-5")
 def second_version(found: Probe) -> None:
-    bound, judged, paths, evil = name("bound"), name("judged"), name("paths"), name("evil").encode()
-    head = h2_head(judged, "/attack-HTTP-5-head")
+    bound, judged, paths = name("bound"), name("judged"), name("paths")
     found.control("a request over HTTP/2", lambda: h2_asked(judged, h2_head(judged, "/control-HTTP-5")))
     found.control(
         "one with a body", lambda: h2_asked(judged, h2_head(judged, "/control-HTTP-5", b"POST"), b"body")
     )
-    for what, pairs in (
+    for what, pairs in h2_odd_heads():
+        hosts = [host for host in (bound, paths) if (b":authority", host.encode()) in pairs]
+        found.attack(what, h2_asked, hosts[0] if hosts else judged, pairs)
+    for what, declared in (("shorter", b"50"), ("longer", b"1"), ("twice", b"4, 5")):
+        pairs = [*h2_head(judged, f"/cut-HTTP-5-{what}", b"POST"), (b"content-length", declared)]
+        found.attack(f"a body whose length is another: {what}", h2_asked, judged, pairs, b"body")
+    _without_tls(found)
+    _floods(found, judged)
+    found.control("and the gateway serves on", lambda: fetch(judged, "/control-HTTP-5-after"))
+
+
+def h2_odd_heads() -> Sequence[tuple[str, _Pairs]]:
+    """What is wrong with each, and its headers; for the host that :authority names, or `judged`."""
+    bound, judged, paths, evil = name("bound"), name("judged"), name("paths"), name("evil").encode()
+    head = h2_head(judged, "/attack-HTTP-5-head")
+    return (
         ("another :authority", [*head[:2], (b":authority", evil), head[3]]),
         ("a Host that differs from :authority", [*head, (b"host", evil)]),
         ("a Host alone, of another name", [*head[:2], head[3], (b"host", evil)]),
@@ -136,15 +150,7 @@ def second_version(found: Probe) -> None:
         ("Connection", [*head, (b"connection", b"x-odd")]),
         ("Upgrade", [*head, (b"upgrade", b"h2c")]),
         ("a path out of a rule's", [*h2_head(paths, "/open/../attack-HTTP-5-path")]),
-    ):
-        hosts = [host for host in (bound, paths) if (b":authority", host.encode()) in pairs]
-        found.attack(what, h2_asked, hosts[0] if hosts else judged, pairs)
-    for what, declared in (("shorter", b"50"), ("longer", b"1"), ("twice", b"4, 5")):
-        pairs = [*h2_head(judged, f"/cut-HTTP-5-{what}", b"POST"), (b"content-length", declared)]
-        found.attack(f"a body whose length is another: {what}", h2_asked, judged, pairs, b"body")
-    _without_tls(found)
-    _floods(found, judged)
-    found.control("and the gateway serves on", lambda: fetch(judged, "/control-HTTP-5-after"))
+    )
 
 
 def _without_tls(found: Probe) -> None:
