@@ -56,7 +56,7 @@ class Runner(threading.Thread):
             outcome = self._trials[kind][1](lane)
             detail = lane.detail
         except Exception as error:
-            outcome, detail = "failed", f"{type(error).__name__}: {error}"
+            outcome, detail = "failed", f"{type(error).__name__}: {error} ({lane.kind})"
         if outcome in ("failed", "aborted"):
             lane.close()
         lane.notebook.end(trial, outcome, detail)

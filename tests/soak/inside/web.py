@@ -33,6 +33,7 @@ class Lane:
     rng: random.Random
     trial: str = ""
     detail: str = ""  # what the outcome is about, for the judge outside
+    kind: str = ""  # of the client
     _client: httpx.Client | None = field(default=None)
 
     @property
@@ -40,9 +41,11 @@ class Lane:
         """By the explicit proxy or without it, HTTP/2 or not."""
         if self._client is None or self.rng.random() < 0.1:
             self.close()
+            http2, by_proxy = self.rng.random() < 0.5, self.rng.random() < 0.5
+            self.kind = f"{'HTTP/2' if http2 else 'HTTP/1.1'} {'by the proxy' if by_proxy else 'directly'}"
             self._client = httpx.Client(
-                http2=self.rng.random() < 0.5,
-                trust_env=self.rng.random() < 0.5,
+                http2=http2,
+                trust_env=by_proxy,
                 verify=CONTEXT,
                 timeout=httpx.Timeout(40.0),
             )
