@@ -12,7 +12,7 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from types import TracebackType
@@ -193,8 +193,17 @@ def _http1(origin: WebOrigin, sock: socket.socket) -> None:
     Handler(sock, ("127.0.0.1", 0), None)  # type: ignore[arg-type]  # the server is only kept, never asked
 
 
+@dataclass(eq=False, kw_only=True)
+class _Sending:
+    """An answer of which something has still to be sent."""
+
+    stream: int
+    parts: Iterator[bytes]
+    part: bytes | memoryview = b""
+
+
 class _Http2:
-    """One HTTP/2 connection; its requests are answered one after the other."""
+    """One HTTP/2 connection. Its answers take turns: one that nobody reads keeps no other waiting."""
 
     def __init__(self, origin: WebOrigin, sock: ssl.SSLSocket) -> None:
         self._origin = origin
@@ -203,16 +212,15 @@ class _Http2:
         self._heads: dict[int, list[tuple[str, str]]] = {}
         self._bodies: dict[int, bytearray] = {}
         self._complete: deque[int] = deque()
+        self._sending: list[_Sending] = []
         self._ended = False
 
     def serve(self) -> None:
         self._http.initiate_connection()
         self._flush()
         while not self._ended:
-            while self._complete:
-                with contextlib.suppress(h2.exceptions.StreamClosedError):  # the client has reset it
-                    self._answer(self._complete.popleft())
-            self._receive()
+            if not self._advance():
+                self._receive()
 
     def _flush(self) -> None:
         self._sock.sendall(self._http.data_to_send())
@@ -236,7 +244,22 @@ class _Http2:
                 self._ended = True
         self._flush()
 
-    def _answer(self, stream: int) -> None:
+    def _advance(self) -> bool:
+        """Begin what was asked for, and send a frame of each answer; whether anything could be done."""
+        moved = bool(self._complete)
+        while self._complete:
+            with contextlib.suppress(
+                h2.exceptions.StreamClosedError
+            ):  # the client has reset it, here and below
+                self._begin(self._complete.popleft())
+        for sending in list(self._sending):
+            try:
+                moved |= self._send(sending)
+            except h2.exceptions.StreamClosedError:
+                self._sending.remove(sending)
+        return moved
+
+    def _begin(self, stream: int) -> None:
         fields = dict(self._heads.pop(stream))
         answer = self._origin.answer(
             Request(
@@ -255,22 +278,26 @@ class _Http2:
             head.append(("content-length", str(len(answer.body))))
         self._http.send_headers(stream, head)
         self._flush()
-        for part in parts:
-            self._send(stream, memoryview(part))
-        self._http.end_stream(stream)
-        self._flush()
+        self._sending.append(_Sending(stream=stream, parts=iter(parts)))
 
-    def _send(self, stream: int, part: memoryview) -> None:
-        while part and not self._ended:
-            size = min(
-                len(part), self._http.local_flow_control_window(stream), self._http.max_outbound_frame_size
-            )
-            if size <= 0:
-                self._receive()
-                continue
-            self._http.send_data(stream, bytes(part[:size]))
-            self._flush()
-            part = part[size:]
+    def _send(self, sending: _Sending) -> bool:
+        """One frame; False if the client takes no more."""
+        if not sending.part:
+            part = next(sending.parts, None)
+            if part is None:
+                self._http.end_stream(sending.stream)
+                self._flush()
+                self._sending.remove(sending)
+                return True
+            sending.part = memoryview(part)
+        window = self._http.local_flow_control_window(sending.stream)
+        size = min(len(sending.part), window, self._http.max_outbound_frame_size)
+        if size <= 0:
+            return not sending.part
+        self._http.send_data(sending.stream, bytes(sending.part[:size]))
+        self._flush()
+        sending.part = sending.part[size:]
+        return True
 
 
 def _text(value: bytes | str) -> str:

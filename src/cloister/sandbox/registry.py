@@ -91,7 +91,10 @@ class Kept:
 
 def identify(pid: int) -> Process | None:
     """The identity of a running process; None if it is gone (or a zombie)."""
-    stat = files.read(f"/proc/{pid}/stat") if os.path.exists(f"/proc/{pid}") else None
+    try:
+        stat = files.read(f"/proc/{pid}/stat") if os.path.exists(f"/proc/{pid}") else None
+    except ProcessLookupError:  # it was reaped between open(2) and read(2)
+        return None
     if not stat:
         return None
     # The command's name may hold spaces and parentheses: fields count from the last ")".

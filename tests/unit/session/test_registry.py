@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -52,6 +53,16 @@ def test_a_damaged_record_is_dropped(tmp_path: Path, text: str) -> None:
 
 def test_a_missing_directory_holds_nothing(tmp_path: Path) -> None:
     assert list(registry.records(str(tmp_path / "none"))) == []
+
+
+def test_one_that_is_reaped_while_it_is_looked_at_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's answer is ESRCH where the file was opened in time."""
+
+    def reaped(path: str) -> bytes:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path)
+
+    monkeypatch.setattr("cloister.system.files.read", reaped)
+    assert registry.identify(os.getpid()) is None
 
 
 def test_a_pid_alone_does_not_identify() -> None:
