@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -95,8 +94,8 @@ def report(soak: Soak) -> str:
 @pytest.mark.timeout(SECONDS * 2 + 240)
 @pytest.mark.parametrize(
     ("seed", "identity"),
-    [(SEED, "root"), (SEED, "user")] if SEED else [("cloister", "user"), (secrets.token_hex(4), "root")],
-    ids=["root", "user"] if SEED else ["fixed-user", "random-root"],
+    [(SEED or "cloister", "user"), (SEED or "abbey", "root")],
+    ids=["user", "root"],
     indirect=["identity"],
 )
 def test_soak(
