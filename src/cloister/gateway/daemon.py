@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import socket
 import threading
 from collections.abc import Callable
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from cloister.audit.log import AuditLog, Event
 from cloister.gateway import authority as ca
-from cloister.gateway import connection, control, judge, proxy, truststore
-from cloister.gateway.accept import CONNECTIONS_LIMIT, Acceptor
+from cloister.gateway import connection, control, judge, limits, proxy, truststore
+from cloister.gateway.accept import Acceptor
 from cloister.gateway.allowance import Allowance
 from cloister.gateway.authority import Authority
 from cloister.gateway.connector import Connector, Started
@@ -26,7 +25,7 @@ from cloister.gateway.http.pool import Pool
 from cloister.gateway.leaves import LeafCache
 from cloister.gateway.names import NameTable
 from cloister.gateway.offload import Offload
-from cloister.gateway.on_demand import SOCKETS_LIMIT, Bind, Binder
+from cloister.gateway.on_demand import Bind, Binder
 from cloister.gateway.record import Record
 from cloister.gateway.resolver import Resolver
 from cloister.gateway.server import GatewayStart, upstream_ca
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from cloister.sshagent.server import AgentServer
 
 CLOSE_S = 0.8
-PUBLISHED_LIMIT = 512  # connections to published ports
-_RESERVED_DESCRIPTORS = 128
 
 
 def run(start: GatewayStart, authority: Authority, received: tuple[control.Message, ...]) -> int:
@@ -137,7 +134,7 @@ class Gateway:
         )
         self._acceptor = Acceptor(
             record=self.record,
-            limit=connections_limit or _connections_limit(publishing=_publishes(start.plan)),
+            limit=connections_limit or limits.connections(publishing=_publishes(start.plan)),
             spliced=lambda: len(self.services.splices),
         )
         self.binder = Binder(
@@ -145,7 +142,7 @@ class Gateway:
             bound=bound,
             offload=self._offload,
             listen=self._listen_tcp,
-            sockets_limit=_on_demand_limit(),
+            sockets_limit=limits.on_demand(),
         )
         self._resolver = Resolver(
             policy=policy, names=self.names, record=self.record, v6=False, answers_all=lured is not None
@@ -304,7 +301,7 @@ class Gateway:
                 connector=self.connector,
                 record=self.record,
                 allowance=self.services.allowance,
-                limit=_published_limit(),
+                limit=limits.published(),
             )
         self._published.add(passed.sock, passed.port)
 
@@ -393,23 +390,3 @@ def _bound(plan: dict[str, object]) -> dict[Host, frozenset[int]]:
 def _publishes(plan: dict[str, object]) -> bool:
     sandbox = plan.get("sandbox")
     return isinstance(sandbox, dict) and bool(sandbox.get("ports") or sandbox.get("detect_ports"))
-
-
-def _connections_limit(*, publishing: bool) -> int:
-    """Raise the soft limit on descriptors to the hard one; a connection takes two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard == resource.RLIM_INFINITY:
-        return CONNECTIONS_LIMIT
-    reserved = _RESERVED_DESCRIPTORS + _on_demand_limit() + (2 * _published_limit() if publishing else 0)
-    return max(16, min(CONNECTIONS_LIMIT, (hard - reserved) // 2))
-
-
-def _published_limit() -> int:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return PUBLISHED_LIMIT if hard == resource.RLIM_INFINITY else min(PUBLISHED_LIMIT, hard // 16)
-
-
-def _on_demand_limit() -> int:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return SOCKETS_LIMIT if hard == resource.RLIM_INFINITY else min(SOCKETS_LIMIT, hard // 8)

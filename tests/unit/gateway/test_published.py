@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cloister.audit.log import Event
-from cloister.gateway import daemon
+from cloister.gateway import limits
 from cloister.gateway.allowance import Allowance
 from cloister.gateway.connector import Connector
 from cloister.gateway.offload import Offload
@@ -274,7 +274,7 @@ def test_the_gateways_own_ports_are_never_published(port: int) -> None:
 def test_beyond_the_limit_connections_wait(
     tmp_path: Path, server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon, "PUBLISHED_LIMIT", 4)
+    monkeypatch.setattr(limits, "PUBLISHED_LIMIT", 4)
     with Sandbox(plan(), directory=tmp_path) as sandbox:
         here = sandbox.publish(server.getsockname()[1])
         clients = [sandbox.reach(here) for _ in range(6)]
@@ -292,8 +292,8 @@ def test_beyond_the_limit_connections_wait(
 
 
 def test_descriptors_are_set_aside_only_where_a_port_is_published() -> None:
-    without, publishing = (daemon._connections_limit(publishing=flag) for flag in (False, True))
+    without, publishing = (limits.connections(publishing=flag) for flag in (False, True))
     assert publishing <= without
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if without < 16384:
-        assert without - publishing == min(daemon.PUBLISHED_LIMIT, hard // 16)
+        assert without - publishing == min(limits.PUBLISHED_LIMIT, hard // 16)
