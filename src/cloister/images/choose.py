@@ -1,4 +1,4 @@
-"""Which image suits a project. What the configuration names is used instead (session/container.py)."""
+"""Which image suits a project. What the configuration names is used instead (session/container_place.py)."""
 
 from __future__ import annotations
 

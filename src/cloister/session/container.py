@@ -17,89 +17,27 @@ from cloister.runtimes import (
     oci,
     oci_argv,
     oci_exec_argv,
-    oci_image,
-    oci_runtime,
     oci_start,
     seccomp_profile,
     staging,
 )
 from cloister.sandbox import container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
-from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
 from cloister.sandbox.protect import Protection
 from cloister.sandbox.spec import SandboxSpec
 from cloister.session import live
+from cloister.session.container_place import Place
 from cloister.session.terminal import Terminal
 from cloister.session.wait import Waiter
 from cloister.system import cgroup, files, proc
-from cloister.values import dataclass, replace
+from cloister.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cloister.session.host_watch import HostWatch
 
 _END_S = 20.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the sandbox will be: an engine that answers, and the images that its containers are made of."""
-
-    engine: engines.Engine
-    image: Image
-    runtime: oci_runtime.Runtime
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether the gateway runs in a container, too."""
-        return self.runtime.program is oci_runtime.GATEWAY
-
-
-def find(plan: Plan, facts: Facts, *, state_directory: str, workspace: str) -> Place:
-    """Check all that a start needs of the engine. HostError says what is missing; nothing is made."""
-    sandbox = plan["sandbox"]
-    if not isinstance(sandbox, dict):
-        raise CloisterError("the stored plan is damaged", resolution="run: cloister policy show")
-    engine = engines.find(
-        str(sandbox["runtime"]), facts.environ, workspace=workspace, state_directory=state_directory
-    )
-    elsewhere = sandbox.get("gateway") == "container" or not engine.local
-    _check(engine, plan, elsewhere=elsewhere)
-    named = str(sandbox.get("image") or "")
-    ours, named_there = reference(named, workspace)
-    try:
-        image = oci_image.look(engine, named_there, state_directory)
-    except HostError as error:
-        if not ours or "is not there" not in error.brief:
-            raise
-        raise HostError(
-            f"the image {ours!r} has not been built on this engine ({engine.name})",
-            details="it is the one for the project's language" if not named else "",
-            resolution=f"run: cloister image build {ours} --runtime {engine.name}",
-        ) from error
-    program = oci_runtime.GATEWAY if elsewhere else oci_runtime.HOLDER
-    return Place(engine=engine, image=image, runtime=oci_runtime.runtime(state_directory, program))
-
-
-def is_current(
-    container: registry.Container, plan: Plan, facts: Facts, *, state_directory: str, workspace: str
-) -> bool:
-    """Whether a running sandbox was made of the image that its name stands for now."""
-    found = find(plan, facts, state_directory=state_directory, workspace=workspace)
-    return (found.engine.name, found.image.id) == (container.engine, container.image)
-
-
-def reference(named: str, workspace: str) -> tuple[str, str]:
-    """The image's name among ours, or "", and how the engine knows it."""
-    if named and not named.isalpha():  # ours are plain words
-        return "", named
-    from cloister.images import choose, layer, render  # deferred: they parse all layers
-
-    if named and named not in layer.names():
-        return "", named
-    ours = named or choose.detected(workspace).image
-    return ours, render.tag(ours)
 
 
 def run(start: live.Start, place: Place) -> int:
@@ -260,47 +198,6 @@ def _engine(container: registry.Container) -> engines.Engine:
     return engines.Engine(
         name=container.engine, program=container.program, environment=dict(container.environment)
     )
-
-
-def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
-    signing = plan.get("ssh")
-    if elsewhere and isinstance(signing, dict) and signing.get("agent") is True:
-        raise HostError(
-            "an SSH agent cannot be forwarded where the gateway runs in a container",
-            details='[ssh] agent = true, and [sandbox] gateway = "container"',
-            resolution='set [sandbox] gateway = "host", or take [ssh] agent out',
-        )
-    if not engine.local:
-        _check_machine(engine)
-    if engine.name == engines.DOCKER and engine.rootless:
-        raise HostError(
-            "rootless Docker gives every file of yours to its containers' root",
-            details="it cannot run the agent as another user who owns the workspace, as rootless Podman can",
-            resolution="use Podman: --runtime podman",
-        )
-
-
-def _check_machine(engine: engines.Engine) -> None:
-    """An engine in a virtual machine of this host serves, the gateway beside it; one on another machine does not."""
-    another = "use an engine of this host, or do without containers: --runtime embedded"
-    if not engine.shares:
-        raise HostError(
-            f"the {engine.name} engine runs on another machine, or in one that shows it no files of this host",
-            details="workspace and home are directories of this host, and the sandbox must see them",
-            resolution=another,
-        )
-    if engine.machine and engine.machine != os.uname().machine:
-        raise HostError(
-            f"the {engine.name} engine's machine has another kind of processor ({engine.machine}) than this host",
-            details="the gateway's container runs this host's Python",
-            resolution=another,
-        )
-    if os.geteuid() == 0:
-        raise HostError(
-            f"as root, cloister does not use a {engine.name} engine in a virtual machine",
-            details="the agent would own nothing of the workspace: ID-mapped mounts do not reach into the machine",
-            resolution="run it as an ordinary user",
-        )
 
 
 def _agent(facts: Facts, source: str) -> Facts:

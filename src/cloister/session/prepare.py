@@ -54,8 +54,9 @@ def run(
         bubblewrap = host_facts.bubblewrap(facts.path, state, workspace=place)
     else:
         from cloister.session import container as containers  # off the path of the embedded runtime
+        from cloister.session import container_place
 
-        container = containers.find(plan, facts, state_directory=state, workspace=place)
+        container = container_place.find(plan, facts, state_directory=state, workspace=place)
     published = _publish(plan, project, tell)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)

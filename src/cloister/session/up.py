@@ -116,9 +116,9 @@ def _is_current(running: registry.Record, wanted: plan.Plan, environ: Mapping[st
     if running.container is None:
         return True
     from cloister.config import directories
-    from cloister.session import container  # off the path of the embedded runtime
+    from cloister.session import container_place  # off the path of the embedded runtime
 
-    return container.is_current(
+    return container_place.is_current(
         running.container,
         wanted,
         host_facts.look(environ),

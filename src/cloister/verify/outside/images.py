@@ -11,7 +11,7 @@ from cloister.errors import HostError
 from cloister.runtimes import engine as engines
 from cloister.runtimes.engine import Engine
 from cloister.sandbox import registry
-from cloister.session import container as containers
+from cloister.session import container_place
 from cloister.verify.inside.talk import Probe, RefusedError
 from cloister.verify.outside.names import succeeded
 from cloister.verify.outside.world import Done, World
@@ -53,7 +53,7 @@ print("seen", json.dumps([
 
 def hostile(found: Probe, world: World, where: tuple[str, ...]) -> None:
     """Run the same command in the user's image and in the hostile one: what it sees is the same."""
-    reference = containers.reference(world.image, world.base)[1]
+    reference = container_place.reference(world.image, world.base)[1]
     engine = engines.find(world.runtime, world.environ, workspace=world.base, state_directory=world.state)
     script = ("--", "python3", "-I", "-c", _LOOK)
     with _made(engine, reference) as image:
