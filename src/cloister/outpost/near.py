@@ -16,7 +16,6 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 
 from cloister.audit.log import AuditLog
@@ -27,8 +26,8 @@ from cloister.outpost import heard, streams
 from cloister.outpost.channel import Channel
 from cloister.outpost.errands import Errands
 from cloister.outpost.frames import MESSAGE_LIMIT_BYTES, Data, FrameError, Message
+from cloister.outpost.orders import Orders
 from cloister.system import proc
-from cloister.values import dataclass
 
 _LAST_WORDS_BYTES = 4096
 _END_S = 3.0  # for the container's last lines
@@ -37,25 +36,6 @@ _REMOVE_S = 20.0
 _ASKED_S = 5.0
 _LINGER_S = 2.0
 _PACKET_BYTES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
-    """What the session says. `argv` runs the container, `remove` ends the sandbox if the session dies."""
-
-    sandbox_id: str
-    plan: dict[str, object]
-    audit_path: str
-    untrusted: tuple[str, ...]
-    control_path: str
-    public_directory: str
-    host_roots: str | None
-    upstream_ca: tuple[str, ...]
-    environ: Mapping[str, str]
-    engine: Mapping[str, str]  # the client's environment
-    argv: tuple[str, ...]
-    remove: tuple[tuple[str, ...], ...]
-    bound: list[object]
 
 
 def serve(orders: Orders, session: socket.socket, ca_pipe: int) -> int:
@@ -111,23 +91,9 @@ class Near:
             tell=lambda text: self._tell("tell", text),
         )
         self._loop.add_reader(self._session.fileno(), self._session_readable)
-        self._channel.send(self._first())
+        self._channel.send(self._orders.message())
         await self._ended.wait()
         await self._close()
-
-    def _first(self) -> Message:
-        orders = self._orders
-        paths = ([orders.host_roots] if orders.host_roots else []) + [*orders.upstream_ca]
-        texts = [open(path, encoding="utf-8", errors="replace").read() for path in paths]  # noqa: SIM115
-        proxies = {name: value for name, value in orders.environ.items() if name.lower().endswith("_proxy")}
-        return {
-            "op": "orders",
-            "sandbox": orders.sandbox_id,
-            "plan": orders.plan,
-            "roots": texts if orders.host_roots else ["", *texts],
-            "environment": proxies,
-            "bound": orders.bound,
-        }
 
     def _opened(self, child: subprocess.Popen[bytes]) -> Channel:
         if child.stdin is None or child.stdout is None or child.stderr is None:

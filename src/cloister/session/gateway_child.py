@@ -98,6 +98,7 @@ def _be_near(control: int, ca_pipe: int, paths: bytes) -> int:
 
     from cloister.gateway import asyncio_without_ssl  # noqa: F401 - must come before all that imports asyncio
     from cloister.outpost import near
+    from cloister.outpost.orders import Orders
 
     public, roots, *upstream = os.fsdecode(paths).split("\0")
     session = socket.socket(fileno=control)
@@ -106,7 +107,7 @@ def _be_near(control: int, ca_pipe: int, paths: bytes) -> int:
     with open(plan_file, "rb") as file:
         plan = json.load(file)
     gc.enable()
-    orders = near.Orders(
+    orders = Orders(
         sandbox_id=begin["sandbox"],
         plan=plan,
         audit_path=begin["audit"],

@@ -14,6 +14,7 @@ import pytest
 
 from cloister.network import holder
 from cloister.outpost import near
+from cloister.outpost.orders import Orders
 from cloister.policy.codec import policy_document
 from cloister.system import proc
 from cloister.types import Policy
@@ -44,7 +45,7 @@ class Session:
         inside = str(base / "inside")
         code = code or CHILD.format(path=[one for one in sys.path if one], directory=inside)
         policy = Policy(bans=(), grants=(), credentials=(asked_for("two", "env:TOKEN", confirm=True),))
-        orders = near.Orders(
+        orders = Orders(
             sandbox_id="test-0123456789ab-abcdef",
             plan={"policy": policy_document(policy), "sandbox": {}, "hosts": {}, "bound": []},
             audit_path=str(base / "audit.jsonl"),
