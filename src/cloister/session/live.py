@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 
 from cloister.audit.log import AuditLog, Event
 from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import CloisterError, HostError
 from cloister.network import standin
-from cloister.runtimes import embedded, invariants, mount_check, seccomp
+from cloister.runtimes import embedded, invariants, mount_check, orphans, seccomp
 from cloister.runtimes.bwrap_argv import BwrapFeatures
 from cloister.sandbox import entry, placeholders, registry, scan, view, workspace
 from cloister.sandbox.facts import Bubblewrap, Facts
@@ -87,7 +88,7 @@ def run(start: Start) -> int:
         entry.of(spec, seccomp_file=seccomp_file, cgroup=group.directory if group is not None else ""),
     )
     placeholders.acquire(project.shared, sandbox_id, found.placeholders)
-    with Audited(project, sandbox_id) as audited, Terminal():
+    with Audited(project, sandbox_id) as audited, Terminal(), orphans.Adopted() as adopted:
         pass_agent(start)
         try:
             running = embedded.launch(
@@ -114,8 +115,10 @@ def run(start: Start) -> int:
             kept.update(others=processes(gateway.pid, running.pid))
             from cloister.session import cleanup  # noqa: F401 - for the end: here bubblewrap is waited for anyway
 
-            if _release(spec, running, waiter, found_workspace if sibling else None) and start.on_started:
-                start.on_started()
+            if _release(spec, running, waiter, found_workspace if sibling else None):
+                adopted.made()
+                if start.on_started:
+                    start.on_started()
             audited.code = waiter.wait(running, gateway, lambda init: guard(start, found, init))
         except BaseException:
             # Cleaning up removes the mount points that protect the workspace: never while the agent lives.
@@ -207,7 +210,7 @@ def _release(
     workspace that was looked at.
     """
     init = waiter.init(running)
-    if init is None or not os.read(running.ready, 1):
+    if init is None or not _is_made(running):
         return False
     check_invariants(_first(init))
     if found_workspace is not None:
@@ -216,6 +219,19 @@ def _release(
     os.close(running.ready)
     os.close(running.go)
     return True
+
+
+def _is_made(running: embedded.Running) -> bool:
+    """Wait until all is mounted; False if bubblewrap has ended: a child that it left could hold the pipe open."""
+    process = os.pidfd_open(running.pid)
+    try:
+        poll = select.poll()
+        for descriptor in (running.ready, process):
+            poll.register(descriptor, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        return running.ready in ready and bool(os.read(running.ready, 1))
+    finally:
+        os.close(process)
 
 
 def check_invariants(first: int | None) -> None:
