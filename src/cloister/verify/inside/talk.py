@@ -78,9 +78,9 @@ def name(which: str) -> str:
     return str(CONFIG["names"][which])
 
 
-def dial(address: str, port: int) -> socket.socket:
+def dial(address: str, port: int, *, wait_s: float = WAIT_S) -> socket.socket:
     found = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    found.settimeout(WAIT_S)
+    found.settimeout(wait_s)
     found.setsockopt(
         socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
     )  # else a request waits 40 ms behind a handshake
@@ -114,8 +114,8 @@ def closing(make: Callable[..., socket.socket], *arguments: object) -> str:
     return "connected"
 
 
-def connected(host: str, *, family: int = socket.AF_INET) -> ssl.SSLSocket:
-    return secured(dial(resolve(host, family), 443), host)
+def connected(host: str, *, family: int = socket.AF_INET, wait_s: float = WAIT_S) -> ssl.SSLSocket:
+    return secured(dial(resolve(host, family), 443, wait_s=wait_s), host)
 
 
 def tunnel(target: str) -> socket.socket:
