@@ -85,6 +85,7 @@ def test_a_signal_to_execs_own_process_reaches_the_command(
     kept: World, number: signal.Signals, caught: bool
 ) -> None:
     """As `kill` and `timeout` send it: to one process, not to its group."""
+    needs_sight(kept)
     names = [number.name.removeprefix("SIG")] if caught else []
     with started(kept, "/usr/bin/perl", "-e", WAITING, *names) as process:
         process.send_signal(number)
@@ -94,6 +95,7 @@ def test_a_signal_to_execs_own_process_reaches_the_command(
 
 def test_a_signal_reaches_a_command_without_an_environment(kept: World) -> None:
     """The variable by which a container's command is known can be thrown away."""
+    needs_sight(kept)
     with started(kept, "env", "-i", "/usr/bin/perl", "-e", WAITING, "TERM") as process:
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
@@ -101,6 +103,7 @@ def test_a_signal_reaches_a_command_without_an_environment(kept: World) -> None:
 
 
 def test_a_signal_reaches_only_the_command_that_was_meant(kept: World) -> None:
+    needs_sight(kept)
     command = ("/usr/bin/perl", "-e", WAITING, "TERM")
     with started(kept, *command) as one, started(kept, *command) as other:
         one.send_signal(signal.SIGTERM)
@@ -108,6 +111,11 @@ def test_a_signal_reaches_only_the_command_that_was_meant(kept: World) -> None:
         assert other.poll() is None
         other.send_signal(signal.SIGTERM)
         assert other.communicate(timeout=60)[0] == "got TERM\n"
+
+
+def needs_sight(world: World) -> None:
+    if world.name == "docker-vm":
+        pytest.skip("no process of a virtual machine is seen from here: the engine's client gets the signal")
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 Rule 1: it is known by a variable of its environment, which only it and what it starts have; of these, it is the one
         that no process of the sandbox has started. One that has thrown its environment away (`env -i`) is the only
         newer process of that kind without such a variable, or is not found.
-Rule 2: whatever the sandbox pretends, only a process of it gets a signal.
+Rule 2: whatever the sandbox pretends, only a process of it gets a signal. Where none of it is seen from here (an engine
+        in a virtual machine), the engine's client does, and the command lives on.
 """
 
 from __future__ import annotations
