@@ -259,7 +259,7 @@ def _rows(what: str, version: str, figures: Figures) -> Iterator[Row]:
             what=what,
             measured=f"{ours:.2f} ms",
             reference=f"{against}direct {direct:.2f} ms",
-            ratio=f"+{ours - direct:.2f} ms",
+            ratio=f"{ours - direct:+.2f} ms",
         )
         return
     unit = "/s" if "request" in what else " MB/s"

@@ -57,7 +57,7 @@ def rows(world: World, *, download_bytes: int) -> list[Row]:
             what="spliced request, kept alive, TLS",
             measured=f"{latency['sandbox']:.3f} ms",
             reference=f"direct {latency['direct']:.3f} ms",
-            ratio=f"+{added_ms:.3f} ms",
+            ratio=f"{added_ms:+.3f} ms",
             bar=f"≤ +{LATENCY_BAR_MS} ms",
             met=added_ms <= LATENCY_BAR_MS,
         ),
