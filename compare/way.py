@@ -13,7 +13,7 @@ import re
 import socket
 import urllib.parse
 
-from cloister.verify.inside.talk import CONFIG, WAIT_S, RefusedError, name, secured
+from cloister.verify.inside.talk import CONFIG, WAIT_S, RefusedError, name, secured, status_of_head
 
 PROXY = urllib.parse.urlsplit(
     os.environ.get("HTTPS_PROXY", "") if CONFIG.get("proxy") == "environment" else CONFIG.get("proxy", "")
@@ -74,7 +74,7 @@ def tunnel(target: str) -> socket.socket:
     plain = directly(PROXY.hostname, PROXY.port or 80)
     words = "\r\n".join((f"CONNECT {target} HTTP/1.1", f"Host: {target}", *password()))
     plain.sendall(f"{words}\r\n\r\n".encode("utf-8", "surrogateescape"))
-    status = answer_of_proxy(plain)
+    status = status_of_head(plain)
     if status != 200:
         plain.close()
         raise RefusedError(f"the proxy answered {status}")
@@ -87,17 +87,6 @@ def password() -> list[str]:
         return []
     user = f"{urllib.parse.unquote(PROXY.username)}:{urllib.parse.unquote(PROXY.password or '')}"
     return [f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}"]
-
-
-def answer_of_proxy(stream: socket.socket) -> int:
-    """The status of a head, and not a byte more: what follows a 200 is the other side's."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        part = stream.recv(1)
-        if not part:
-            raise EOFError("the proxy closed without an answer")
-        head += part
-    return int(head.split(b" ", 2)[1])
 
 
 def connected(host: str, *, family: int = socket.AF_INET) -> socket.socket:

@@ -54,6 +54,17 @@ class Weakening:
         (directory / "sitecustomize.py").write_text(_HOOK.format(module=self.module, body=body))
 
 
+def _writing_only(condition: str) -> str:
+    """A body for `cloister.gateway.record`: of the audit log's lines, those alone for which this holds."""
+    return f"""
+event = module.Record.event
+def forgetful(self, line):
+    if {condition}:
+        event(self, line)
+module.Record.event = forgetful
+"""
+
+
 WEAKENINGS = {
     "a descriptor that is not closed": Weakening(
         module="cloister.gateway.accept",
@@ -96,13 +107,7 @@ module.Published._serve = forking
     ),
     "requests without a line": Weakening(
         module="cloister.gateway.record",
-        body="""
-event = module.Record.event
-def forgetful(self, line):
-    if line.kind != "request" or "7" not in line.path:
-        event(self, line)
-module.Record.event = forgetful
-""",
+        body=_writing_only('line.kind != "request" or "7" not in line.path'),
         sentence="a request that has no line",
         trials=("burst",),
     ),
@@ -114,13 +119,7 @@ module.Record.event = forgetful
     ),
     "tunnels without a line": Weakening(
         module="cloister.gateway.record",
-        body="""
-event = module.Record.event
-def forgetful(self, line):
-    if line.kind != "connect":
-        event(self, line)
-module.Record.event = forgetful
-""",
+        body=_writing_only('line.kind != "connect"'),
         sentence="times in project-",
         trials=("line",),
     ),

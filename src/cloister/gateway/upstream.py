@@ -229,13 +229,16 @@ class Dialler:
 
 def _own_and_public(address: str, refusal: Callable[[str], str | None]) -> str | None:
     """Why not to dial a public address of this machine. (A private one has passed because a range names it.)"""
-    if refusal(address) is None and _is_this_machine(address):
+    if refusal(address) is None and is_own(address):
         return f"{address} is an address of this machine"
     return None
 
 
-def _is_this_machine(address: str) -> bool:
-    """The kernel reaches its own addresses from themselves; asking for the route sends nothing."""
+def is_own(address: str) -> bool:
+    """Whether an address is one of this machine's (a gateway in a container asks its host).
+
+    The kernel reaches its own addresses from themselves; asking for the route sends nothing.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -258,11 +261,6 @@ def _interleaved(addresses: tuple[str, ...]) -> tuple[str, ...]:
     one = [address for address in addresses if (":" in address) == first]
     other = [address for address in addresses if (":" in address) != first]
     return tuple(address for address in chain.from_iterable(zip_longest(one, other)) if address is not None)
-
-
-def is_own(address: str) -> bool:
-    """Whether an address is one of this machine's: what a gateway in a container asks its host."""
-    return _is_this_machine(address)
 
 
 async def reach(name: str, port: int, offload: Offload) -> Upstream:

@@ -209,5 +209,5 @@ def test_a_public_address_of_this_machine_is_refused(
 
 
 def test_an_address_elsewhere_is_not_this_machine() -> None:
-    assert not upstream._is_this_machine("192.0.2.1")
-    assert not upstream._is_this_machine("2001:db8::1")
+    assert not upstream.is_own("192.0.2.1")
+    assert not upstream.is_own("2001:db8::1")

@@ -186,6 +186,17 @@ def whole(host: str, request: bytes) -> bytes:
         return rest(stream)
 
 
+def status_of_head(stream: socket.socket) -> int:
+    """The status of an answer, and not a byte more than its head is read: what follows may be another protocol's."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        part = stream.recv(1)
+        if not part:
+            raise EOFError("closed without an answer")
+        head += part
+    return int(head.split(b" ", 2)[1])
+
+
 def asked(stream: socket.socket, request: bytes) -> str:
     """Send a request; RefusedError unless the answer is a success."""
     stream.sendall(request)

@@ -6,7 +6,17 @@ import base64
 import os
 import ssl
 
-from cloister.verify.inside.talk import Probe, RefusedError, connected, fetch, get, name, probe, rest
+from cloister.verify.inside.talk import (
+    Probe,
+    RefusedError,
+    connected,
+    fetch,
+    get,
+    name,
+    probe,
+    rest,
+    status_of_head,
+)
 
 
 def upgrade(host: str, path: str, *headers: str, protocol: str = "websocket") -> bytes:
@@ -24,22 +34,11 @@ def websocket(host: str, path: str) -> ssl.SSLSocket:
     """An open one. RefusedError if it is not accepted."""
     stream = connected(host)
     stream.sendall(upgrade(host, path))
-    status = switched(stream)
+    status = status_of_head(stream)
     if status != 101:
         stream.close()
         raise RefusedError(f"{status}")
     return stream
-
-
-def switched(stream: ssl.SSLSocket) -> int:
-    """The status of a head, and not a byte more is read."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        part = stream.recv(1)
-        if not part:
-            raise EOFError("closed without an answer")
-        head += part
-    return int(head.split(b" ", 2)[1])
 
 
 def text_frame(payload: bytes, *, first: bool = True, last: bool = True) -> bytes:
@@ -78,7 +77,7 @@ def upgrades(found: Probe) -> None:
         """Bytes behind a switch that must not be one."""
         with connected(host) as stream:
             stream.sendall(request)
-            status = switched(stream)
+            status = status_of_head(stream)
             if status != 101:
                 raise RefusedError(f"{status}")
             stream.sendall(b"attack-HTTP-6-behind\r\n\r\n")
