@@ -7,27 +7,33 @@ import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from dataclasses import replace
 
 from tests.engines import IMAGE, Engine
+from tests.engines import PYTHON_IMAGE as NAME
 
-_NAME = "cloister-test-python"
 _PYTHON = "/usr/bin/python3"
 
 
-@contextmanager
-def image(engine: Engine) -> Iterator[str]:
-    """Its reference, as long as it is there."""
-    name = f"{_NAME}-{os.getpid()}"
-    engine("create", "--name", name, "--network", "none", IMAGE, "true")
+def image(engine: Engine) -> str:
+    """Its reference. It is made once a run, and removed with the engine (tests/engines.py)."""
+    if not engine("images", "--quiet", NAME):
+        _make(engine)
+    return f"{NAME}:latest"
+
+
+def _make(engine: Engine) -> None:
+    engine("create", "--name", NAME, "--network", "none", IMAGE, "true")
     try:
-        engine("cp", "-", f"{name}:/", stdin=_system_python())
-        engine("commit", name, name)
+        # Podman 4 leaves what it has been given in a temporary file.
+        with tempfile.TemporaryDirectory(prefix="cloister-given-", dir="/var/tmp") as temporary:
+            os.chmod(temporary, 0o1777)  # the engine may be an ordinary user's
+            copying = replace(engine, environment={**engine.environment, "TMPDIR": temporary})
+            copying("cp", "-", f"{NAME}:/", stdin=_system_python())
+        engine("commit", NAME, NAME)
     finally:
-        engine("rm", "--force", name)
-    yield f"{name}:latest"
-    engine("rmi", "--force", name, check=False)
+        engine("rm", "--force", NAME)
 
 
 def _system_python() -> bytes:

@@ -30,6 +30,7 @@ from cloister.doctor.engines import RUN_ROOT_CHARACTERS
 from tests.world import Identity
 
 IMAGE = "cloister-test-base"
+PYTHON_IMAGE = f"cloister-test-python-{os.getpid()}"  # tests/engine_python.py, on demand
 BASE = Path(__file__).parents[1] / ".cache/images/base.tar"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RUNNING = "CLOISTER_TEST_DOCKER"
@@ -105,7 +106,9 @@ def started_docker() -> Iterator[Engine]:
     """The same, without a test (bench/containers.py)."""
     running = os.environ.get(RUNNING)
     if running:
-        yield Engine(program="docker", environment={"DOCKER_HOST": running, "HOME": "/nonexistent"})
+        engine = Engine(program="docker", environment={"DOCKER_HOST": running, "HOME": "/nonexistent"})
+        yield engine
+        engine("rmi", "--force", PYTHON_IMAGE, check=False)
         return
     _need("docker", "dockerd", "setpriv")
     if os.geteuid() != 0:

@@ -84,7 +84,8 @@ def test_the_agent_has_nothing_of_it(outpost: World) -> None:
 @pytest.fixture
 def asking(outpost: World, authority: Authority) -> Iterator[tuple[World, WebOrigin]]:
     """A world whose only credential asks, with a Python in its image."""
-    with engine_python.image(engine_of(outpost)) as name, WebOrigin(authority, API) as origin:
+    name = engine_python.image(engine_of(outpost))
+    with WebOrigin(authority, API) as origin:
         text = configuration(outpost).replace(f'"{IMAGE}"', f'"{name}"')
         outpost.cloister.configure(
             f'{text}"{API}" = "127.0.0.1:{origin.port}"\n'
