@@ -11,7 +11,7 @@ from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import UsageError
 from cloister.sandbox import catalogue
-from cloister.session import prepare, stop
+from cloister.session import away, prepare, stop
 from cloister.system import files
 from cloister.workspaces import changes, clone, names, store
 
@@ -53,6 +53,7 @@ def execute(arguments: argparse.Namespace) -> int:
             if not arguments.force:
                 _check_brought_back(project, name)
             _remove_home(project, name)
+            away.remove_workspace(project, name)
             store.remove(project, name)
         catalogue.remove(project, name)
     if arguments.volumes:
@@ -66,6 +67,7 @@ def _check_brought_back(project: Project, name: str) -> None:
     stored = store.load(project, name)
     if stored is None:
         return
+    away.refresh(project, name, tell)
     if stored.kind == "clone":
         branch = f"refs/heads/{names.branch(name)}"
         work = clone.holds_work(stored.files, project.workspace, branch, home=directories.home(os.environ))
@@ -86,4 +88,5 @@ def _remove_home(project: Project, name: str) -> None:
             f"the home of {name!r} is also that of {', '.join(others)}",
             resolution="remove those first, or leave --volumes out",
         )
+    away.remove_homes(project)
     files.remove_tree(project.home)

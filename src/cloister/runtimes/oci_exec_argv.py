@@ -34,6 +34,16 @@ class Names:
         """Where the holder passes its sockets on to a gateway in a container."""
         return f"cloister-{self.sandbox}-sockets"
 
+    @property
+    def files(self) -> str:
+        """The volume of what is made for this sandbox, on an engine that has none of the host's files."""
+        return f"cloister-{self.sandbox}-files"
+
+    @property
+    def filler(self) -> str:
+        """The container, never run, through which volumes are filled."""
+        return f"cloister-{self.sandbox}-filler"
+
 
 def execute(
     names: Names,
