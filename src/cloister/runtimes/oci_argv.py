@@ -228,10 +228,11 @@ def remove_gateway(names: Names) -> list[list[str]]:
     ]
 
 
-def create_filler(name: str, image: str, volumes: Mapping[str, str]) -> list[str]:
+def create_filler(name: str, project: str, image: str, volumes: Mapping[str, str]) -> list[str]:
     """Make a container that is never run: through it, the client reaches files of `volumes` (place: name)."""
+    how = ["--pull=never", f"--label={PROJECT_LABEL}={project}", "--network=none", "--entrypoint=/-"]
     mounts = [f"--mount={volume(one, place, filled=True)}" for place, one in volumes.items()]
-    return ["create", f"--name={name}", "--pull=never", "--network=none", *mounts, "--entrypoint=/-", image]
+    return ["create", f"--name={name}", *how, *mounts, image]
 
 
 def volume(name: str, target: str, *, filled: bool = False) -> str:

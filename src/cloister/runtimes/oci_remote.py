@@ -45,7 +45,9 @@ class Put:
         engine, names = self.engine, self.names
         oci_volumes.make(engine, names.files, sandbox=names.sandbox, project=names.project)
         volumes = {"home": self.volumes[self.home], "made": names.files}
-        with oci_volumes.Filler(engine, names.filler, self.image, volumes) as filler:
+        with oci_volumes.Filler(
+            engine, names.filler, project=names.project, image=self.image, volumes=volumes
+        ) as filler:
             engine_files.send(self.home, filler, oci_volumes.place("home"), owner=(spec.uid, spec.gid))
             for number, directory in enumerate(self.made):  # after what an agent may have left links in
                 engine_files.send(directory, filler, f"{oci_volumes.place('made')}/{number}", owner=_ROOT)

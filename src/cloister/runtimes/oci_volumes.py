@@ -73,19 +73,21 @@ class Filler:
         self,
         engine: Engine,
         name: str,
+        *,
+        project: str,
         image: str,
         volumes: Mapping[str, str],
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`volumes`: kind (see `place`) to name. `tell` hears how far a long `store` is."""
-        self._engine, self._name, self._image, self._tell = engine, name, image, tell
+        self._engine, self._name, self._project, self._image, self._tell = engine, name, project, image, tell
         self._volumes = {place(kind): volume for kind, volume in volumes.items()}
 
     def __enter__(self) -> Self:
         remove_container(self._engine, self._name)
         _must(
             self._engine,
-            oci_argv.create_filler(self._name, self._image, self._volumes),
+            oci_argv.create_filler(self._name, self._project, self._image, self._volumes),
             "make a container to pass files",
         )
         return self

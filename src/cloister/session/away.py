@@ -166,7 +166,10 @@ def _opened(
     engine = _engine(known)
     runtime = oci_runtime.runtime(project.shared, oci_runtime.GATEWAY)
     oci_image.ensure_runtime(engine, runtime)
-    with oci_volumes.Filler(engine, f"{known.volume}-filler", runtime.tag, volumes, tell) as filler:
+    name = f"{known.volume}-filler"
+    with oci_volumes.Filler(
+        engine, name, project=project.id, image=runtime.tag, volumes=volumes, tell=tell
+    ) as filler:
         yield filler
 
 
