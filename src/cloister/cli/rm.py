@@ -33,11 +33,14 @@ def execute(arguments: argparse.Namespace) -> int:
     """Forget it. Nothing of the workspace is touched."""
     which = options.Which.of(arguments)
     name, project = which.name, which.project()
-    if not os.path.isdir(project.sandboxes):
+    # `cloister run`, and an `up` in vain, leave a workspace of the sandbox's own, too.
+    has_workspace = arguments.volumes and store.load(project, name) is not None
+    if not has_workspace and not os.path.isdir(project.sandboxes):
         raise options.not_running(project, name)
+    files.make_private_directory(project.sandboxes)
     with files.locked(catalogue.lock_of(project, name)):
         record = catalogue.live(project, name)
-        if record is None and catalogue.load(project, name) is None:
+        if record is None and catalogue.load(project, name) is None and not has_workspace:
             catalogue.remove(project, name)  # the lock that was just made
             raise options.not_running(project, name)
         if record is not None:

@@ -79,6 +79,11 @@ _KNOWN = (
         "remove it: cloister stop; or: {engine} ps --all --filter label=dev.cloister.sandbox",
     ),
     Known(
+        ("cannot overwrite non-directory", "cannot overwrite directory"),
+        "something in the sandbox's home is in the way of what is to be mounted there",
+        "start it without what names that path, and move that away in there; or begin anew: cloister rm --volumes",
+    ),
+    Known(
         ("volume is in use",),
         "a sandbox that runs on the {engine} engine has these files",
         "stop it first: cloister stop",
