@@ -180,6 +180,23 @@ def test_home_and_workspace_outlive_a_sandbox(remote: World) -> None:
     assert remote.sh("cat work ~/mine").out == "one\ntwo\n", "what `diff` had fetched is there"
 
 
+def test_files_that_change_meanwhile_are_fetched_whole_or_not_at_all(remote: World) -> None:
+    up(remote)
+    script = "while :; do head -c 3000000 /dev/zero > a; : > a; echo x >> b; done"
+    with subprocess.Popen(
+        remote.cloister.argv(["exec", "--", "/bin/sh", "-c", script]), cwd=remote.cloister.project,
+        env=remote.cloister.environment(), stdin=subprocess.DEVNULL,
+    ) as writing:  # fmt: skip
+        eventually(lambda: remote.sh("test -s b").code == 0)
+        for _ in range(5):
+            seen = remote.cloister("diff", "--names")
+            assert (seen.code == 0 and "added    b" in seen.out) or "stop it first" in seen.err, seen
+        assert remote.cloister("stop", timeout_s=120).code == 0
+        writing.wait(60)
+    seen = remote.cloister("diff", "--names")
+    assert (seen.code, seen.out.split()) == (0, ["added", "a", "added", "b"]), seen
+
+
 def test_the_work_moves_between_engines(remote: World) -> None:
     up(remote)
     assert remote.sh("echo there > work").code == 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cloister.config.directories import Project, digest
+from cloister.errors import UntrustedInputError, WorkspaceError
 from cloister.runtimes import engine as engines
 from cloister.runtimes import oci_image, oci_runtime, oci_volumes
 from cloister.runtimes.engine import Engine
@@ -24,6 +25,7 @@ from cloister.workspaces.store import Stored
 
 Tell = Callable[[str], None]
 _WORKSPACE, _HOME = "workspace", "home"
+_ATTEMPTS = 5
 
 
 def begin(
@@ -57,8 +59,23 @@ def refresh(project: Project, name: str, tell: Tell) -> None:
     if known is None or stored is None or not known.whole:
         return
     with store.locked(project, name), _opened(project, known, {_WORKSPACE: known.volume}) as filler:
-        for line in engine_files.refresh(stored, filler, oci_volumes.place(_WORKSPACE)):
+        for line in _refreshed(stored, filler):
             tell(line)
+
+
+def _refreshed(stored: Stored, access: transfer.Access) -> list[str]:
+    """A stream breaks off where a file becomes shorter while the engine reads it: then once more."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return engine_files.refresh(stored, access, oci_volumes.place(_WORKSPACE))
+        except UntrustedInputError as error:
+            if attempt + 1 == _ATTEMPTS:
+                raise WorkspaceError(
+                    f"the files of {stored.name!r} could not be fetched whole: {error}",
+                    details="It may have been writing them at that moment.",
+                    resolution="try again, or stop it first: cloister stop",
+                ) from error
+    raise AssertionError
 
 
 @contextmanager

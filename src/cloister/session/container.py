@@ -17,7 +17,6 @@ from cloister.runtimes import (
     oci,
     oci_argv,
     oci_exec_argv,
-    oci_remote,
     oci_start,
     seccomp_profile,
     staging,
@@ -33,10 +32,10 @@ from cloister.session.terminal import Terminal
 from cloister.session.wait import Waiter
 from cloister.system import cgroup, files, proc
 from cloister.values import replace
-from cloister.workspaces import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloister.runtimes.oci_remote import Put
     from cloister.session.host_watch import HostWatch
 
 _END_S = 20.0
@@ -143,9 +142,11 @@ def _home(start: live.Start, place: Place) -> str:
     return f"{start.public_directory}.home" if place.engine.remote else start.project.home
 
 
-def _put(start: live.Start, place: Place) -> oci_remote.Put:
+def _put(start: live.Start, place: Place) -> Put:
     """Bring home and workspace to an engine on another machine, and say how the rest gets there."""
+    from cloister.runtimes import oci_remote
     from cloister.session import away
+    from cloister.workspaces import store
 
     name = start.kept.record.name or catalogue.DEFAULT_NAME
     stored = store.load(start.project, name)
@@ -244,7 +245,7 @@ def _names(start: live.Start) -> oci_exec_argv.Names:
     return oci_exec_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id)
 
 
-def _launch(start: live.Start, place: Place, put: oci_remote.Put | None) -> oci.Launch:
+def _launch(start: live.Start, place: Place, put: Put | None) -> oci.Launch:
     attached = start.on_started is None
     return oci.Launch(
         engine=place.engine,
