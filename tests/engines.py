@@ -27,6 +27,7 @@ from typing import NoReturn
 
 import pytest
 
+from cloister.doctor.engines import RUN_ROOT_CHARACTERS
 from tests.world import Identity
 
 IMAGE = "cloister-test-base"
@@ -214,7 +215,7 @@ def podman(engine_base: Path) -> Iterator[Engine]:
 def rootless_podman(engine_base: Path, user: Identity) -> Iterator[Engine]:
     """podman as the tests' ordinary user (tests/world.py), with IMAGE."""
     _need("podman", "newuidmap")
-    with _directory("podman-user") as base:
+    with _directory("rootless") as base:
         yield from _podman(
             base, engine_base, user.uid, prefix=tuple(user.prefix), ulimits=("nofile=1024:1024",)
         )
@@ -224,6 +225,8 @@ def _podman(
     base: Path, tar: Path, uid: int, *, prefix: tuple[str, ...], ulimits: tuple[str, ...]
 ) -> Iterator[Engine]:
     """Its configuration as files, as a user's would be: what runs it needs no options of ours."""
+    # Else it cannot clean up after a container that has ended, and waits 20 s for that (doctor/engines.py).
+    assert len(f"{base}/run/containers") <= RUN_ROOT_CHARACTERS
     base.chmod(0o755)
     for name, mode in (("home", 0o755), ("run", 0o700), ("data", 0o755)):
         (base / name).mkdir(mode=mode)

@@ -177,7 +177,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
     host = answer["host"]
     if not isinstance(host, dict):
         raise TypeError("podman info is not understood")
-    security, version = host.get("security"), answer.get("version")
+    security, version, store = host.get("security"), answer.get("version"), answer.get("store")
     init = next((path for path in INIT_PROGRAMS if os.access(path, os.X_OK)), "")
     controllers = [str(one) for one in _list(host.get("cgroupControllers"))]
     rootless = isinstance(security, dict) and security.get("rootless") is True
@@ -188,6 +188,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
         "limits": not rootless or {"memory", "pids"} <= set(controllers),
         "has_init": bool(init),
         "init": init,
+        "run_root": str(store.get("runRoot", "")) if isinstance(store, dict) else "",
         "version": str(version.get("Version", "")) if isinstance(version, dict) else "",
     }
 

@@ -11,8 +11,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 from cloister import __version__
 from cloister.config.directories import Project
@@ -32,6 +32,7 @@ from cloister.verify.attacker import COMMAND, Attacker
 from cloister.verify.observed import Seen
 from cloister.verify.outside import main as outside
 from cloister.verify.outside import world as worlds
+from cloister.verify.outside.turns import Turns
 from cloister.verify.passes import Progress
 from cloister.verify.place import Place
 from cloister.verify.probes import BY_ID, HOST, PROBES, Probe
@@ -173,10 +174,12 @@ def _staged(
         stack.callback(first.end)
         later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
-        tokens = stack.enter_context(_tokens(prepare.runtime(plan)))
-        others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
+        turns = _turns(prepare.runtime(plan))
+        stack.callback(turns.close)
+        others = {name: _host_attacker(name, world, turns) for name, world in theirs.items()}
         for other in others.values():
             stack.callback(other.end)
+        stack.callback(turns.end)
         witnesses.start()
         config = passes.config(
             witnesses,
@@ -196,7 +199,7 @@ def _staged(
             runs=place.project.runs,
         )
         before = place.planted()
-        told = {FIRST: passes.attack(first, config, FIRST, progress)}
+        told = {FIRST: passes.attack(first, config, FIRST, progress, begun=turns.begin)}
         seen = _looked_at(place)
         later.go()
         trouble = ""
@@ -231,21 +234,12 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
-@contextmanager
-def _tokens(runtime: str) -> Iterator[tuple[int, int]]:
-    """A pipe with as many bytes as probes of the host may run at a time."""
-    pipe = os.pipe()
-    try:
-        count = outside.AT_ONCE if runtime == prepare.EMBEDDED else outside.AT_ONCE_WITH_ENGINE
-        os.write(pipe[1], outside.TOKEN * count)
-        yield pipe
-    finally:
-        for descriptor in pipe:
-            os.close(descriptor)
+def _turns(runtime: str) -> Turns:
+    return Turns(outside.AT_ONCE if runtime == prepare.EMBEDDED else outside.AT_ONCE_WITH_ENGINE)
 
 
-def _host_attacker(name: str, world: worlds.World, tokens: tuple[int, int]) -> Attacker:
-    return Attacker(lambda: outside.run(name, world, tokens))
+def _host_attacker(name: str, world: worlds.World, turns: Turns) -> Attacker:
+    return Attacker(lambda: outside.run(name, world, turns))
 
 
 def _note(text: str) -> None:

@@ -125,6 +125,15 @@ def test_what_podman_is(tmp_path: Path, host: dict[str, object], expected: tuple
     assert (found.local, found.rootless, found.limits) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "run_root"),
+    [({"store": {"runRoot": "/run/user/1000/containers"}}, "/run/user/1000/containers"), ({}, "")],
+)
+def test_where_podman_keeps_what_runs(tmp_path: Path, answer: dict[str, object], run_root: str) -> None:
+    fake = Fake(tmp_path / "bin", "podman").says({**podman_info(), **answer})
+    assert engine.look("podman", str(fake.path), {})["run_root"] == run_root
+
+
 def test_a_client_without_an_engine(tmp_path: Path) -> None:
     """Docker's client prints what it knows of itself, and ends with 0 in some versions."""
     answer = {
