@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.engines import docker, engine_base, podman, rootless_podman  # noqa: F401  # fixtures, here and below
+from tests.engines import docker, engine_base, podman, remote_docker, rootless_podman  # noqa: F401  # fixtures, here and below
 from tests.world import authority, http_origin, installed, line_origin, origin, user  # noqa: F401
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +16,15 @@ pytestmark = pytest.mark.timeout(600)  # rootless Podman copies whole images
 
 
 @pytest.fixture
-def python(world: World) -> World:
+def python(world: World) -> Iterator[World]:
     """The image has a Python: that of this host's system, which is of the same release as the image."""
-    if world.engine is not None:
-        name = engine_python.image(world.engine)
+    if world.engine is None:
+        yield world
+        return
+    with engine_python.image(world.engine) as name:
         file = world.cloister.home / ".config/cloister/config.toml"
         world.cloister.configure(file.read_text().replace(f'"{IMAGE}"', f'"{name}"'))
-    return world
+        yield world
 
 
 def test_every_probe_holds(python: World) -> None:

@@ -20,12 +20,17 @@ from tests.verify.test_mutations import command
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
+@pytest.fixture(scope="module")
+def image(docker: Engine) -> Iterator[str]:
+    with engine_python.image(docker) as name:
+        yield name
+
+
 @pytest.fixture
-def environ(docker: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
+def environ(docker: Engine, image: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, str]]:
     """A home whose configuration names the engine, with a project in which the test stands."""
     if os.geteuid() != 0:
         pytest.skip("the private dockerd is root's")
-    image = engine_python.image(docker)
     home = Path(tempfile.mkdtemp(prefix="cloister-verify-test-", dir="/var/tmp"))
     for directory in ("project", ".config/cloister"):
         (home / directory).mkdir(parents=True)

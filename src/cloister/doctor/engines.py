@@ -49,11 +49,17 @@ def check(facts: EngineFacts) -> Check:
         return warn(name, f"{facts.program} is here, but {facts.error}.", facts.remedy)
     kind = "rootless" if facts.rootless else "as root"
     answers = f"{name} {facts.version or '(of an unknown version)'}, {kind}, answers"
+    if not facts.local and not facts.shares and name != "docker":
+        return warn(
+            name,
+            f"{answers}, in a virtual machine or on another one, where only Docker is used.",
+            f"use an engine of this host, {_EMBEDDED}",
+        )
     if not facts.local and not facts.shares:
         return warn(
             name,
-            f"{answers}, on another machine, or in one that shows it no files of this host.",
-            f"use an engine of this host, {_EMBEDDED}",
+            f"{answers}, on another machine, which sees no files of this host.",
+            'give sandboxes there a workspace of their own: [sandbox] workspace = "volume"',
         )
     if name == "docker" and facts.rootless:
         return warn(
@@ -97,5 +103,8 @@ def usable(engines: Iterable[EngineFacts]) -> tuple[str, ...]:
     return tuple(
         one.name
         for one in engines
-        if one.program and not one.error and one.local and not (one.name == "docker" and one.rootless)
+        if one.program
+        and not one.error
+        and (one.local or one.name == "docker")
+        and not (one.name == "docker" and one.rootless)
     )

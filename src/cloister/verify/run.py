@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from cloister import __version__
+from cloister.config.directories import Project
 from cloister.config.settings import Overrides
-from cloister.errors import CloisterError, UsageError
+from cloister.errors import CloisterError, HostError, UsageError
+from cloister.runtimes import engine as engines
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
 from cloister.sandbox import registry, view
@@ -86,6 +88,7 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
         results = live.attacked(options.sandbox, plan, chosen, environ, progress)
     else:
         made = (FIRST, EXEC, HOST)
+        _check_here(plan, environ, project)
         results = _staged(plan, home, chosen, environ, progress, command=options.command)
     report = Report(
         version=__version__,
@@ -113,6 +116,20 @@ def probes(only: Sequence[str]) -> tuple[Probe, ...]:
     if unknown:
         raise UsageError(f"there is no probe {unknown[0]!r}", resolution="see: cloister verify --list")
     return tuple(probe for probe in PROBES if not only or probe.id in only)
+
+
+def _check_here(plan: plans.Plan, environ: Mapping[str, str], project: Project) -> None:
+    """The verification's own workspaces are directories of this host."""
+    runtime = prepare.runtime(plan)
+    if runtime == prepare.EMBEDDED:
+        return
+    engine = engines.find(runtime, environ, workspace=project.workspace, state_directory=project.shared)
+    if engine.remote:
+        raise HostError(
+            f"sandboxes of the verification's own cannot be made on another machine ({engine.endpoint})",
+            details="their workspaces are directories of this host, in which it plants and looks",
+            resolution="attack one that runs there: cloister up, then: cloister verify --sandbox main",
+        )
 
 
 def _with_image(plan: plans.Plan, workspace: str) -> plans.Plan:
