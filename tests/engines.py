@@ -14,13 +14,15 @@ For development, CLOISTER_TEST_DOCKER=unix:///… names a dockerd that runs alre
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -253,6 +255,16 @@ def _podman(
     # As its user, in its namespace: layers of a rootless one belong to its subordinate ids.
     if uid:
         engine("unshare", "rm", "-rf", str(base / "data"), check=False)
+        _end_pause(base / "run/libpod/tmp/pause.pid")
+
+
+def _end_pause(file: Path) -> None:
+    """Rootless podman leaves a process that holds its namespaces, and with that its user here."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        process = os.pidfd_open(int(file.read_text()))
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        select.select([process], [], [], _START_S)
+        os.close(process)
 
 
 def _remove_containers(engine: Engine) -> None:
