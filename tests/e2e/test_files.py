@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -209,6 +211,31 @@ def test_secrets_in_the_workspace_are_masked(cloister: Cloister) -> None:
     assert (cloister.project / ".env").read_text().startswith("SECRET=1")
     cloister.configure('[sandbox]\nunmask = ["pkg/.env"]\n')
     assert cloister.sh("grep -rl SECRET=1 .").out == "./pkg/.env\n"
+
+
+def test_sockets_of_the_host_in_the_workspace_are_masked(cloister: Cloister) -> None:
+    """K-5: a multiplexer's or a database's socket in the project; the control is one that `unmask` shows."""
+    script = """import socket
+for name in ("hidden.sock", "shown.sock"):
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(name)
+        print(name, "reached")
+    except OSError as error:
+        print(name, type(error).__name__)
+"""
+    cloister.configure('[sandbox]\nunmask = ["shown.sock"]\n')
+    with contextlib.ExitStack() as servers:
+        for name in ("hidden.sock", "shown.sock"):
+            path = cloister.project / name
+            server = servers.enter_context(socket.socket(socket.AF_UNIX))
+            with contextlib.chdir(cloister.project):
+                server.bind(name)
+            server.listen()
+            path.chmod(0o666)
+            cloister.own(path)
+        done = cloister.run("/usr/bin/python3", "-c", script)
+    assert done.out == "hidden.sock PermissionError\nshown.sock reached\n", done
 
 
 def test_credentials_in_git_config_are_taken_out(cloister: Cloister) -> None:

@@ -11,7 +11,7 @@ from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import UsageError
 from cloister.sandbox import catalogue
-from cloister.session import prepare, stop
+from cloister.session import away, prepare, stop
 from cloister.system import files
 from cloister.workspaces import changes, clone, names, store
 
@@ -33,11 +33,14 @@ def execute(arguments: argparse.Namespace) -> int:
     """Forget it. Nothing of the workspace is touched."""
     which = options.Which.of(arguments)
     name, project = which.name, which.project()
-    if not os.path.isdir(project.sandboxes):
+    # `cloister run`, and an `up` in vain, leave a workspace of the sandbox's own, too.
+    has_workspace = arguments.volumes and store.load(project, name) is not None
+    if not has_workspace and not os.path.isdir(project.sandboxes):
         raise options.not_running(project, name)
+    files.make_private_directory(project.sandboxes)
     with files.locked(catalogue.lock_of(project, name)):
         record = catalogue.live(project, name)
-        if record is None and catalogue.load(project, name) is None:
+        if record is None and catalogue.load(project, name) is None and not has_workspace:
             catalogue.remove(project, name)  # the lock that was just made
             raise options.not_running(project, name)
         if record is not None:
@@ -53,6 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
             if not arguments.force:
                 _check_brought_back(project, name)
             _remove_home(project, name)
+            away.remove_workspace(project, name)
             store.remove(project, name)
         catalogue.remove(project, name)
     if arguments.volumes:
@@ -66,6 +70,7 @@ def _check_brought_back(project: Project, name: str) -> None:
     stored = store.load(project, name)
     if stored is None:
         return
+    away.refresh(project, name, tell)
     if stored.kind == "clone":
         branch = f"refs/heads/{names.branch(name)}"
         work = clone.holds_work(stored.files, project.workspace, branch, home=directories.home(os.environ))
@@ -86,4 +91,5 @@ def _remove_home(project: Project, name: str) -> None:
             f"the home of {name!r} is also that of {', '.join(others)}",
             resolution="remove those first, or leave --volumes out",
         )
+    away.remove_homes(project)
     files.remove_tree(project.home)

@@ -6,12 +6,16 @@ Rule 2: what cannot be read holds nothing; what that means is the caller's to sa
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from cloister.sandbox import gitconfig
 
 START_BYTES = 1 << 16
 _LIMIT_BYTES = 1 << 22
+# Of connect(2): nobody listens there, which a start of the sandbox's own server must be able to replace.
+_UNANSWERED = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
 
 def read(path: str, limit_bytes: int = _LIMIT_BYTES) -> bytes:
@@ -38,6 +42,37 @@ def is_absent_or_empty(path: str) -> bool:
         return True
     except OSError:
         return False
+
+
+def is_answered_socket(path: str) -> bool:
+    """Whether this is a Unix socket on which some process listens: a namespace of networks does not close it (unix(7)).
+
+    One that only its owner's end has left behind is none. Nothing is sent, and nothing waits.
+    """
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+        return any(_answers(f"/proc/self/fd/{descriptor}", kind) for kind in _kinds())
+    finally:
+        os.close(descriptor)
+
+
+def _kinds() -> tuple[int, ...]:
+    import socket  # seldom is there one
+
+    return socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET
+
+
+def _answers(path: str, kind: int) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as probe:
+        code = probe.connect_ex(path)
+    return code not in _UNANSWERED and code != errno.EPROTOTYPE
 
 
 def global_hooks(home: str) -> list[str]:

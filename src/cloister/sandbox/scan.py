@@ -207,7 +207,10 @@ class Walk:
         if protect.is_protected(name, parent=_parent(path), directory=False):
             self._nested.add(path)
             self._read_only.add(path)
-        if self._is_secret(name, path) and not self._is_unmasked(path):
+        hidden = self._is_secret(name, path) or (
+            not entry.is_file(follow_symlinks=False) and contents.is_answered_socket(path)
+        )
+        if hidden and not self._is_unmasked(path):
             self._masked_files.add(path)
         return False
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -127,6 +129,27 @@ def test_secrets_are_masked_unless_unmasked(workspace: Path) -> None:
     found = look(workspace, unmask=("tests/.env",))
     assert f"{workspace}/tests/.env" not in found.masked_files
     assert f"{workspace}/.env" in found.masked_files
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_socket_is_masked_while_somebody_listens(workspace: Path, kind: int) -> None:
+    """K-5: a pathname socket is reached through any bind mount, whatever the network namespace."""
+    deep = workspace / "tmp" / ("d" * 90)  # longer than an address of a socket can be
+    deep.mkdir(parents=True)
+    path = str(deep / "s")
+    with contextlib.chdir(deep), socket.socket(socket.AF_UNIX, kind) as server:
+        server.bind("s")
+        if kind != socket.SOCK_DGRAM:
+            server.listen(0)
+        assert look(workspace).masked_files == (path,)
+        assert look(workspace, unmask=("tmp/**/s",)).masked_files == ()
+    assert os.path.lexists(path)
+    assert look(workspace).masked_files == (), "what is left of one is the sandbox's to replace"
+
+
+def test_a_fifo_is_no_socket(workspace: Path) -> None:
+    os.mkfifo(workspace / "pipe")
+    assert look(workspace).masked_files == ()
 
 
 def test_a_secret_behind_a_link_is_masked_where_it_is(workspace: Path) -> None:
