@@ -17,7 +17,11 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
-from ahocorasick_rs import BytesAhoCorasick
+from cloister.credentials.search import search_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ahocorasick_rs import BytesAhoCorasick
 
 LINE_LEAST = 32  # characters of a line
 _PIECE = LINE_LEAST // 2
@@ -51,7 +55,7 @@ class Broken:
             for length in range(1, _START + 1):
                 self._starting.setdefault(text[:length], []).append(text)
         starts = [start for start in self._starting if len(start) == _START]
-        self._begin = BytesAhoCorasick(starts) if starts else None
+        self._begin = search_for(starts) if starts else None
         self._search: BytesAhoCorasick | None = None  # made when a piece has been found: seldom
 
     def __iter__(self) -> Iterator[bytes]:
@@ -60,7 +64,7 @@ class Broken:
     def spans(self, data: bytes, pieces: Sequence[Span]) -> Iterator[Span]:
         """Where texts stand, with their breaks; `pieces` is where pieces do, from the left."""
         if self._search is None:
-            self._search = BytesAhoCorasick(self._texts)
+            self._search = search_for(self._texts)
         for begin, end in _windows(pieces, self._reach):
             lines = _Lines(data[begin:end])
             for _, at, behind in self._search.find_matches_as_indexes(lines.joined, overlapping=True):

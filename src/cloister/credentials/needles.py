@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
-
 from cloister.credentials.broken import Broken
+from cloister.credentials.search import search_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ahocorasick_rs import BytesAhoCorasick
 
 _AT_ONCE = 22
 _START = 3  # bytes by which the beginning of a needle is looked for
@@ -42,17 +45,14 @@ class Needles:
         self._searched = (*self._all, *self._broken.pieces)
         groups = -(-len(self._searched) // _AT_ONCE)
         # Each with some of every kind: three first bytes or fewer, and it would look at every "%" of the data.
-        self._searches = [
-            BytesAhoCorasick(self._searched[group::groups], matchkind=MatchKind.LeftmostLongest)
-            for group in range(groups)
-        ]
+        self._searches = [search_for(self._searched[group::groups], longest=True) for group in range(groups)]
         self._overlapping: BytesAhoCorasick | None = None  # made when something has been found: seldom
         self.longest = len(self._all[0]) if self._all else 1
         self._starting: dict[bytes, list[bytes]] = {}
         for needle in self._all:
             self._starting.setdefault(needle[:_START], []).append(needle)
         whole = [start for start in self._starting if len(start) == _START]
-        self._begin = BytesAhoCorasick(whole) if whole else None
+        self._begin = search_for(whole) if whole else None
         self._shorter = frozenset(needle[:length] for needle in self._all for length in range(1, _START))
 
     def __iter__(self) -> Iterator[bytes]:
@@ -68,7 +68,7 @@ class Needles:
         if not self.any_in(data):
             return []
         if self._overlapping is None:
-            self._overlapping = BytesAhoCorasick(self._searched)
+            self._overlapping = search_for(self._searched)
         found: list[tuple[int, int]] = []
         pieces: list[tuple[int, int]] = []
         for number, begin, end in self._overlapping.find_matches_as_indexes(data, overlapping=True):
