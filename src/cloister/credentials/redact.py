@@ -2,10 +2,11 @@
 
 Rule 1: every spelling of which there are few: as it is, percent-encoded, JSON's and HTML's escapes, each of these also
         of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets, so within `Basic`
-        too), base32, hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true (ADR 0053).
+        too, and broken into lines), base32, hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true
+        (ADR 0053).
 Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed.
 Rule 3: the same is masked however a stream is cut, and all of values that overlap, or of which one begins another.
-Rule 4: not seen: a value inside of an archive, encrypted, cut into pieces (be it by line breaks in base64), or
+Rule 4: not seen: a value inside of an archive, encrypted, cut into pieces, or
         spelled in a mixture, such as every second byte escaped.
 """
 
@@ -107,8 +108,11 @@ def spellings(secrets: Sequence[Secret]) -> Spellings:
     known, found = _latest
     if known is secrets:
         return found
-    written = [spelling for secret in secrets for spelling in _spellings(secret.reveal())]
-    found = Spellings(Needles(written), Needles(spelling.lower() for spelling in written))
+    values = [secret.reveal() for secret in secrets if len(secret.reveal()) >= LEAST_BYTES]
+    written = [spelling for value in values for spelling in _spellings(value)]
+    encoded = [spelling for value in values for spelling in stable_base64(value)]
+    lower = Needles(spelling.lower() for spelling in (*written, *encoded))
+    found = Spellings(Needles(written, base64=encoded), lower)
     if isinstance(secrets, tuple):
         _latest = (secrets, found)
     return found
@@ -116,8 +120,6 @@ def spellings(secrets: Sequence[Secret]) -> Spellings:
 
 @lru_cache(maxsize=256)
 def _spellings(value: bytes) -> tuple[bytes, ...]:
-    if len(value) < LEAST_BYTES:
-        return ()
     percent = quote(value, safe="").encode()
     text = value.decode("utf-8", "surrogateescape")
     escaped = json.dumps(text)[1:-1].encode("ascii", "ignore")
@@ -139,7 +141,6 @@ def _spellings(value: bytes) -> tuple[bytes, ...]:
         value.hex().encode(),
         value.hex().upper().encode(),
         *("".join(form % byte for byte in value).encode() for form in _EVERY_BYTE),
-        *stable_base64(value),
         *stable_base32(value),
     ]
     return tuple(dict.fromkeys(spelling for spelling in found if len(spelling) >= LEAST_BYTES))

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cloister.credentials import decode, sigv4
+from cloister.credentials import decode
 from cloister.errors import UntrustedInputError
 from cloister.gateway import prepare
 from cloister.gateway.bodies import Incoming, Outgoing, Source
@@ -214,6 +214,8 @@ class Forward:
 
     async def _whole(self, outgoing: Outgoing, body: bytes) -> bytes:
         """All of a body that must be hashed before its head can leave."""
+        from cloister.credentials import sigv4  # loads OpenSSL's hashes: only for what is signed
+
         whole = bytearray(body)
         try:
             async for piece in self._pieces(outgoing):
