@@ -218,6 +218,26 @@ def test_who_has_only_ended_its_stream_may_read_slowly(start: Start, scheme: str
     assert len(read_all(sock).partition(b"\r\n\r\n")[2]) == size
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_end_of_a_whole_answer_is_no_departure(start: Start, scheme: str) -> None:
+    """Both sides have ended then, which epoll calls a hang-up: a reset would take what is not read yet away."""
+    size = 2 << 20
+
+    def serve(seen: Seen, sock: socket.socket) -> None:
+        while b"\r\n\r\n" not in seen.data:
+            seen.data += sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size)
+        sock.sendall(b"x" * size)
+
+    secure = scheme == "https"
+    world = start(serve, deadlines=Deadlines(head_s=5.0), secure=secure)
+    for _ in range(40):
+        sock = world.tls() if secure else world.sandbox.dial_name(FREE, 80)
+        sock.sendall(get(host=NAME if secure else FREE, extra="Connection: close\r\n"))
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        assert len(read_all(sock).partition(b"\r\n\r\n")[2]) == size
+
+
 def test_a_number_that_is_another_connections_by_now_stays_watched() -> None:
     async def main() -> None:
         told: list[str] = []
