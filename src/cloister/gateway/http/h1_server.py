@@ -137,11 +137,6 @@ class _Client:
             self._taking = False
             self.moved()
 
-    def answered(self) -> None:
-        """The response is whole: that it takes it is its own affair, and that we end too (EPOLLHUP) no departure."""
-        self._taking = True
-        self._shorten()
-
     def moved(self) -> None:
         """Something comes or goes: the time begins again."""
         if self._ended:
@@ -285,7 +280,6 @@ class H1Downstream:
             return False
         if self.keep_alive and await self._drained(deadlines):
             return True
-        self._client.answered()
         await self._wire.finish()
         return False
 
