@@ -27,7 +27,7 @@ check: setup         ## format, lint, types, import contracts, unit tests, a lit
 test: check          ## everything: check, then end-to-end tests as root and as an ordinary user, and those of every runtime
 	@tools/setup-tests.sh
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not engine" tests/e2e tests/contract tests/verify tests/soak
-	$(BIN)/pytest -m engine tests/e2e tests/contract tests/verify
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m engine tests/e2e tests/contract tests/verify
 
 images: setup        ## every container image, with Docker and Podman, and what its tools do (CI builds three of them)
 	@tools/setup-tests.sh

@@ -5,12 +5,30 @@ Properties are tried with the same inputs every time, at any speed: nothing fail
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.engines import docker, engine_base, podman, remote_docker, rootless_podman  # noqa: F401  # fixtures, here and below
 from tests.world import authority, http_origin, installed, line_origin, origin, user  # noqa: F401
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+BY_ENGINE = "loadgroup"  # the value of pytest-xdist's --dist
+
 settings.register_profile(
     "same", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+    """With `--dist loadgroup` one worker has Podman's tests, another Docker's: an engine is started once a run still."""
+    if config.getvalue("dist") != BY_ENGINE:
+        return None
+    from tests.by_engine import ByEngine  # only where there is xdist
+
+    return ByEngine(config, log)

@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tests.engines import IMAGE, Engine
 
@@ -22,7 +24,11 @@ def image(engine: Engine, *programs: str) -> Iterator[str]:
     name = f"{_NAME}-{os.getpid()}"
     engine("create", "--name", name, "--network", "none", IMAGE, "true")
     try:
-        engine("cp", "-", f"{name}:/", stdin=_system_python(programs))
+        # Podman 4 keeps what it is given in a temporary file, and leaves it.
+        with tempfile.TemporaryDirectory(prefix="cloister-given-", dir="/var/tmp") as temporary:
+            os.chmod(temporary, 0o1777)  # the engine may be an ordinary user's
+            copying = replace(engine, environment={**engine.environment, "TMPDIR": temporary})
+            copying("cp", "-", f"{name}:/", stdin=_system_python(programs))
         engine("commit", name, name)
     finally:
         engine("rm", "--force", name)
