@@ -109,7 +109,7 @@ def host_place(destination: str, guarded: str) -> str:
 
 def _copy(root: str, below: str, target: str, name: str, *, shown: str, is_untrusted: bool) -> list[str]:
     """Copy one file or tree of `root` to `name` below `target`."""
-    found = _look(root, below)
+    found = _look(root, below, is_untrusted=is_untrusted)
     try:
         return _copy_found(root, target, name, found, shown=shown, is_untrusted=is_untrusted)
     except (NotADirectoryError, IsADirectoryError) as error:
@@ -144,7 +144,7 @@ def _copy_found(
     return left_out
 
 
-def _look(root: str, below: str) -> Entry:
+def _look(root: str, below: str, *, is_untrusted: bool) -> Entry:
     """What lies at a path below `root`. WorkspaceError if nothing does, or only behind a link."""
     if not below:
         return Entry(path="", kind="directory")
@@ -159,7 +159,8 @@ def _look(root: str, below: str) -> Entry:
             resolution="name what it leads to, by its own path",
         ) from error
     if found is None:
-        raise WorkspaceError(f"there is no file {below!r}", resolution="look how it is spelt")
+        where = " in the sandbox" if is_untrusted else ""
+        raise WorkspaceError(f"there is no file {below!r}{where}", resolution="look how it is spelt")
     return found
 
 
