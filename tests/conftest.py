@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-from tests.engines import docker, engine_base, podman, rootless_podman  # noqa: F401  # fixtures, here and below
+from tests.engines import docker, engine_base, podman, remote_docker, rootless_podman  # noqa: F401  # fixtures, here and below
 from tests.world import authority, http_origin, installed, line_origin, origin, user  # noqa: F401
 
 settings.register_profile(

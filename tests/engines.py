@@ -1,6 +1,6 @@
 """Container engines of the tests' own: a private dockerd, and podman with its own storage, as root and as a user.
 
-The fixtures docker, engine_base, podman and rootless_podman are in tests/conftest.py: one of each for a whole run.
+The fixtures docker, remote_docker, engine_base, podman and rootless_podman are in tests/conftest.py: one of each for a whole run.
 
 Rule 1: nothing of the machine's engines is touched: own data root, exec root, socket, networks; no firewall rule.
 Rule 2: started once a run, at the first test that asks, and ended by pid. If pytest is killed, dockerd ends too.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ from typing import NoReturn
 
 import pytest
 
+from cloister.doctor.engines import RUN_ROOT_CHARACTERS
 from tests.world import Identity
 
 IMAGE = "cloister-test-base"
@@ -115,22 +117,50 @@ def started_docker() -> Iterator[Engine]:
         _remove_containers(engine)
 
 
+@pytest.fixture(scope="session")
+def remote_docker(engine_base: Path) -> Iterator[Engine]:
+    """A dockerd as one of another machine is: reached over TCP, and with no file of this host but its own."""
+    _need("docker", "dockerd", "setpriv", "unshare")
+    if os.geteuid() != 0:
+        _missing("a private dockerd needs root")
+    with _directory("remote") as base, _dockerd(base, port=_free_port()) as engine:
+        engine("import", str(engine_base), IMAGE)
+        yield engine
+        _remove_containers(engine)
+
+
+# $1: its directory, which it sees at /mnt. What the tests and their users have of this host's files is hidden.
+_ELSEWHERE = """\
+set -e
+mount --make-rprivate /
+mount --bind "$1" /mnt
+for hidden in /tmp /var/tmp /home /root; do mount -t tmpfs tmpfs "$hidden"; done
+shift
+exec "$@"
+"""
+
+
 @contextmanager
-def _dockerd(base: Path) -> Iterator[Engine]:
-    socket, log = f"unix://{base}/docker.sock", base / "log"
+def _dockerd(base: Path, port: int | None = None) -> Iterator[Engine]:
+    """With a `port`, in a mount namespace of its own, and listening on the loopback too."""
+    log = base / "log"
+    own, elsewhere = (str(base), []) if port is None else ("/mnt", ["--host", f"tcp://127.0.0.1:{port}"])
+    around = [] if port is None else ["unshare", "--mount", "sh", "-c", _ELSEWHERE, "sh", str(base)]
+    address = f"unix://{base}/docker.sock" if port is None else f"tcp://127.0.0.1:{port}"
     # Its own bridge and addresses, and no iptables: Rule 1. (`--bridge=none` would delete the machine's docker0.)
-    number = os.getpid() % 200 + 20
-    bridge, block = f"clt{os.getpid()}", f"10.{number}"
+    number = (os.getpid() + (port is not None)) % 200 + 20
+    bridge, block = f"clt{os.getpid()}{'' if port is None else 'r'}", f"10.{number}"
     argv = [
-        "setpriv", "--pdeathsig=TERM", "dockerd", "--data-root", f"{base}/data", "--exec-root", f"{base}/exec",
-        "--pidfile", f"{base}/pid", "--host", socket, "--bridge", bridge, "--iptables=false", "--ip6tables=false",
+        "setpriv", "--pdeathsig=TERM", *around, "dockerd", "--data-root", f"{own}/data", "--exec-root", f"{own}/exec",
+        "--pidfile", f"{own}/pid", "--host", f"unix://{own}/docker.sock", *elsewhere,
+        "--bridge", bridge, "--iptables=false", "--ip6tables=false",
         "--default-address-pool", f"base={block}.128.0/17,size=24",
     ]  # fmt: skip
     with _bridge(bridge, f"{block}.0.1/24"), log.open("wb") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={"PATH": PATH}, cwd="/"
         )
-        engine = Engine(program="docker", environment={"DOCKER_HOST": socket, "HOME": str(base)})
+        engine = Engine(program="docker", environment={"DOCKER_HOST": address, "HOME": str(base)})
         try:
             end = time.monotonic() + _START_S
             while not engine("version", "--format", "{{.Server.Version}}", check=False):
@@ -148,6 +178,12 @@ def _dockerd(base: Path) -> Iterator[Engine]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 @contextmanager
@@ -179,7 +215,7 @@ def podman(engine_base: Path) -> Iterator[Engine]:
 def rootless_podman(engine_base: Path, user: Identity) -> Iterator[Engine]:
     """podman as the tests' ordinary user (tests/world.py), with IMAGE."""
     _need("podman", "newuidmap")
-    with _directory("podman-user") as base:
+    with _directory("rootless") as base:
         yield from _podman(
             base, engine_base, user.uid, prefix=tuple(user.prefix), ulimits=("nofile=1024:1024",)
         )
@@ -189,6 +225,8 @@ def _podman(
     base: Path, tar: Path, uid: int, *, prefix: tuple[str, ...], ulimits: tuple[str, ...]
 ) -> Iterator[Engine]:
     """Its configuration as files, as a user's would be: what runs it needs no options of ours."""
+    # Else it cannot clean up after a container that has ended, and waits 20 s for that (doctor/engines.py).
+    assert len(f"{base}/run/containers") <= RUN_ROOT_CHARACTERS
     base.chmod(0o755)
     for name, mode in (("home", 0o755), ("run", 0o700), ("data", 0o755)):
         (base / name).mkdir(mode=mode)

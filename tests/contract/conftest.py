@@ -24,6 +24,7 @@ RUNTIMES = {
     "docker-root": ("docker", "docker", True, "host"),
     "docker-gateway": ("docker", "docker", False, "container"),
     "docker-vm": ("docker", "docker", False, "host"),  # its client says what one of a virtual machine's says
+    "docker-remote": ("docker", "remote_docker", False, "host"),  # on another machine, as far as files go
     "podman": ("podman", "rootless_podman", False, "host"),
     "podman-root": ("podman", "podman", True, "host"),
 }
@@ -31,8 +32,8 @@ PARAMETERS = [
     pytest.param(name, marks=pytest.mark.engine if engine else pytest.mark.sandbox)
     for name, (_, engine, _, _) in RUNTIMES.items()
 ]
-# A fresh one for each test costs a start; of the machine's world those that matter are in test_outpost.py.
-FRESH = [one for one in PARAMETERS if one.values != ("docker-vm",)]
+# A fresh one for each test costs a start; those that matter there are in test_outpost.py and test_remote.py.
+FRESH = [one for one in PARAMETERS if one.values not in (("docker-vm",), ("docker-remote",))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,11 @@ class World:
     cloister: Cloister
     engine: Engine | None
     gateway: str = "host"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the workspace is a copy on another machine, which the host sees by `diff` and `cp` only."""
+        return self.name == "docker-remote"
 
     def containers(self) -> list[str]:
         """Names of this world's containers, running or not."""
@@ -104,6 +110,7 @@ def _world(name: str, request: pytest.FixtureRequest, base: Path) -> Iterator[Wo
 runtime = "{runtime}"
 image = "{IMAGE}"
 gateway = "{gateway}"
+workspace = "{"volume" if name == "docker-remote" else "bind"}"
 memory = "512m"
 pids = 200
 

@@ -11,6 +11,10 @@ from tests.contract.conftest import World
 
 
 def test_the_workspace_is_shared_both_ways(kept: World) -> None:
+    if kept.is_remote:
+        pytest.skip(
+            "the workspace is a copy on another machine: `diff` and `apply` bring it back (test_remote.py)"
+        )
     project = kept.cloister.project
     assert kept.sh("cat src/main.txt; echo back > src/back.txt").out == "hello\n"
     assert (project / "src/back.txt").read_text() == "back\n"
@@ -37,12 +41,17 @@ def test_the_rest_of_the_host_is_not_there(kept: World) -> None:
 )  # fmt: skip
 def test_planting(kept: World, plant: str) -> None:
     """FS-1; the control is that the same shell writes elsewhere."""
+    if kept.is_remote:
+        pytest.skip("a copy on another machine may hold anything: `apply` brings none of it (test_remote.py)")
     done = kept.sh(f"echo x > control && echo control; {{ {plant}; }} 2>/dev/null && echo BREACHED")
     assert done.out == "control\n", done
 
 
 def test_secrets_in_the_workspace_are_masked(kept: World) -> None:
     """FS-6."""
+    if kept.is_remote:  # it is not even there
+        assert kept.sh("test -e src && ! test -e .env && echo gone").out == "gone\n"
+        return
     assert kept.sh("cat .env; wc -c < .env").out == "0\n"
     assert (kept.cloister.project / ".env").read_text() == "SECRET=1\n"
 

@@ -284,24 +284,6 @@ def test_a_second_sandbox_of_a_workspace_is_refused_in_a_machine(machine: World)
     assert machine.sh("exit 4").code == 4
 
 
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [
-        ("tcp://192.0.2.9:2376", "runs on another machine, or in one that shows it no files of this host"),
-        ("ssh://ada@192.0.2.9", "runs on another machine, or in one that shows it no files of this host"),
-    ],
-)
-def test_an_engine_on_another_machine_is_refused_by_name(machine: World, told: str, expected: str) -> None:
-    client = machine.cloister.base / "bin/docker"
-    text = client.read_text().replace(
-        "#!/bin/sh\n", f'#!/bin/sh\n[ "$1" = context ] && {{ echo {told}; exit; }}\n'
-    )
-    client.write_text(text)
-    done = machine.cloister("run", "--", "/bin/true", timeout_s=120)
-    assert (done.code, expected in done.err, "--runtime embedded" in done.err) == (125, True, True), done
-    assert machine.containers() == machine.volumes() == []
-
-
 def test_podman_too(request: pytest.FixtureRequest, scratch: Callable[[], Path]) -> None:
     """As root. Without root its network needs a tun device, which not every machine has."""
     for world in _world("podman-root", request, scratch()):

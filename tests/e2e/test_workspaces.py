@@ -156,3 +156,17 @@ def test_what_cannot_be_cloned(cloister: Cloister, project: Path, make: str, sai
     assert said in done.err
     assert "→" in done.err
     assert not list(cloister.home.glob(".local/state/cloister/projects/*/workspaces/main"))
+
+
+def test_rm_removes_what_a_run_has_left(cloister: Cloister) -> None:
+    """A sandbox that ended at once has no name in `ls`, but a workspace of its own, and perhaps work in it."""
+    cloister.write(cloister.project / "file", "one\n")
+    cloister.configure('[sandbox]\nworkspace = "volume"\n')
+    assert cloister.sh("echo two > file").code == 0
+    kept = cloister("rm", "--volumes")
+    assert (kept.code, "has changes, which would be lost" in kept.err) == (2, True), kept
+    assert cloister("diff", "--names").out == "changed  file\n"
+    assert cloister("rm", "--volumes", "--force").code == 0
+    again = cloister("rm", "--volumes", "--force")
+    assert (again.code, "there is no sandbox 'main'" in again.err) == (125, True), again
+    assert not list(cloister.home.glob(".local/state/cloister/projects/*/workspaces"))

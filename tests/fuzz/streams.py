@@ -18,6 +18,7 @@ class Fed:
     """A `wire.Wire` whose other side has said all it will say, in these parts."""
 
     truncated = False
+    descriptor = -1
 
     def __init__(self, parts: Iterable[bytes]) -> None:
         self._parts = deque(part for part in parts if part)

@@ -6,6 +6,7 @@ h11 forgives more than we do; what both take for a message must be the same mess
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import h11
@@ -14,6 +15,7 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from cloister.errors import UntrustedInputError
+from cloister.gateway.departures import Departures
 from cloister.gateway.http import h1_server
 from cloister.gateway.http.body import HOP_BY_HOP
 from cloister.gateway.http.h1_client import H1Upstream
@@ -111,7 +113,14 @@ def served(parts: Parts) -> list[Message]:
 
     async def main() -> None:
         try:
-            await h1_server.serve(Fed(parts), handler, deadlines=Deadlines(), on_bad_request=refuse)  # type: ignore[arg-type]  # it looks at more than a Downstream has
+            with closing(Departures()) as departures:
+                await h1_server.serve(
+                    Fed(parts),
+                    handler,  # type: ignore[arg-type]  # it looks at more than a Downstream has
+                    deadlines=Deadlines(),
+                    departures=departures,
+                    on_bad_request=refuse,
+                )
         except UntrustedInputError as error:
             assert str(error).isprintable()
 

@@ -62,12 +62,13 @@ def relayed(client: Callable[[], Fed], upstream: Callable[[], Fed]) -> tuple[byt
     """What reaches the upstream, what reaches the client, and what ended it."""
 
     async def main() -> tuple[bytes, bytes, str | None]:
-        ours, theirs = client(), upstream()
-        counts = await websocket.relay(
+        ours, theirs, counts = client(), upstream(), websocket.Counts()
+        await websocket.relay(
             WireStream(ours),
             WireStream(theirs),
             to_upstream=lambda: Redactor(()),
             to_client=lambda: Redactor(SECRET),
+            counts=counts,
         )
         return bytes(theirs.sent), bytes(ours.sent), counts.fault
 

@@ -11,6 +11,7 @@ from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.config.wording import visible
 from cloister.errors import CloisterError, UsageError
+from cloister.session import away
 from cloister.workspaces import names, store, transfer
 from cloister.workspaces.transfer import Mounted
 
@@ -37,12 +38,15 @@ def execute(arguments: argparse.Namespace) -> int:
             resolution="for example: cloister cp main:dist/app.tar .   or: cloister cp data.csv main:data.csv",
         )
     home = directories.home(os.environ)
-    if origin is not None:
-        left_out = transfer.out(
-            mounted(project, origin), _of_home(source, home), destination, guarded=project.workspace
-        )
-    else:
-        left_out = transfer.into(mounted(project, target or ""), source, _of_home(destination, home))
+    name = names.check(origin if origin is not None else target or "", what="a sandbox")
+    with away.reached(project, name) as there:
+        places = mounted(project, name) if there is None else away.places(project, home)
+        if origin is not None:
+            out = transfer.out if there is None else there.out
+            left_out = out(places, _of_home(source, home), destination, guarded=project.workspace)
+        else:
+            into = transfer.into if there is None else there.into
+            left_out = into(places, source, _of_home(destination, home))
     for line in left_out:
         sys.stderr.write(f"cloister: {visible(line)}\n")
     return 1 if left_out else 0
@@ -55,7 +59,7 @@ def _of_home(path: str, home: str) -> str:
 
 def mounted(project: Project, name: str) -> Mounted:
     """Where the home and the workspace of an embedded sandbox lie on the host."""
-    stored = store.load(project, names.check(name, what="a sandbox"))
+    stored = store.load(project, name)
     if stored is None and not os.path.isdir(project.home):
         raise CloisterError(
             f"{project.workspace!r} has had no sandbox yet", resolution="start one: cloister run -- true"

@@ -11,7 +11,7 @@ from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import UsageError
 from cloister.sandbox import catalogue, registry
-from cloister.session import stop
+from cloister.session import away, stop
 from cloister.system import files
 from cloister.workspaces import changes, clone, names, store
 
@@ -86,9 +86,11 @@ def _check_volumes(project: Project, name: str, *, is_forced: bool) -> None:
 
 def _remove_volumes(project: Project, name: str) -> str:
     """Remove what it keeps; says what went and what stays."""
+    away.remove_workspace(project, name)
     store.remove(project, name)
     if others := _others(project, name):
         return f" with its workspace; its home stays, which is also that of {others}"
+    away.remove_homes(project)
     files.remove_tree(project.home)
     return " with its home"
 
@@ -104,6 +106,7 @@ def _check_brought_back(project: Project, name: str) -> None:
     stored = store.load(project, name)
     if stored is None:
         return
+    away.refresh(project, name, tell)
     if stored.kind == "clone":
         branch = f"refs/heads/{names.branch(name)}"
         work = clone.holds_work(stored.files, project.workspace, branch, home=directories.home(os.environ))

@@ -6,9 +6,11 @@ import argparse
 import os
 
 from cloister.cli.place import workspace_around
+from cloister.cli.run import tell
 from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import WorkspaceError
+from cloister.session import away
 from cloister.workspaces import store
 from cloister.workspaces.store import Stored
 
@@ -26,6 +28,7 @@ def named(arguments: argparse.Namespace) -> tuple[Project, Stored]:
     project = directories.project(workspace_around(arguments.workspace), os.environ)
     found = store.load(project, arguments.sandbox)
     if found is not None:
+        away.refresh(project, found.name, tell)
         return project, found
     others = ", ".join(one.name for one in store.listed(project))
     raise WorkspaceError(

@@ -35,6 +35,7 @@ def look(name: str, environ: Mapping[str, str], *, untrusted: Sequence[str]) -> 
         local=bool(found["local"]),
         shares=bool(found.get("shares")),
         limits=bool(found["limits"]),
+        run_root=str(found.get("run_root", "")),
         images=tuple(image for image, state in states.items() if state is not build.State.MISSING),
         outdated=tuple(image for image, state in states.items() if state is build.State.OUTDATED),
     )

@@ -258,6 +258,7 @@ class Gateway:
         for splice in list(self.services.splices):
             splice.close()
         self.services.pool.close()
+        self.services.departures.close()
         self.services.vault.close()
         for server in (self._control_server, self._agent):
             if server is not None:

@@ -49,7 +49,11 @@ async def over_tls(services: Services, wire: SocketWire, asked: Asked) -> None:
     from cloister.gateway.http import h1_server
 
     await h1_server.serve(
-        tls, _handler(services, asked, tls=True), deadlines=services.deadlines, on_bad_request=bad
+        tls,
+        _handler(services, asked, tls=True),
+        deadlines=services.deadlines,
+        departures=services.departures,
+        on_bad_request=bad,
     )
 
 
@@ -63,6 +67,7 @@ async def over_plain(
         wire,
         _handler(services, asked, tls=False),
         deadlines=services.deadlines,
+        departures=services.departures,
         on_bad_request=_bad_request(services, asked, tls=False),
         first=first,
     )

@@ -52,14 +52,18 @@ async def switch(
     headers = tuple(pair for pair in shown.headers if pair[0] not in _OWN)
     client = await downstream.switch(websocket.accept_key(key), headers)
     misplaced: list[MisplacedPlaceholderError] = []
-    counts = await websocket.relay(
-        client,
-        upstream.switch(),
-        to_upstream=lambda: _Sent(new_outgoing(), misplaced),
-        to_client=lambda: Redactor(secrets(), current=secrets),
-    )
-    progress.sent_bytes, progress.received_bytes = counts.sent_bytes, counts.received_bytes
-    progress.fault = counts.fault
+    counts = websocket.Counts()
+    try:
+        await websocket.relay(
+            client,
+            upstream.switch(),
+            to_upstream=lambda: _Sent(new_outgoing(), misplaced),
+            to_client=lambda: Redactor(secrets(), current=secrets),
+            counts=counts,
+        )
+    finally:
+        progress.sent_bytes, progress.received_bytes = counts.sent_bytes, counts.received_bytes
+        progress.fault = counts.fault
     if misplaced:
         raise misplaced[0]
 

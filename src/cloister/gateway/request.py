@@ -128,7 +128,9 @@ class Request:
             await self._failed(granted, Deny(reason=str(error), rule=granted.allow.rule.id), 400)
         except BaseException as error:  # the client has gone, or the sandbox ends
             if self._progress.left:
-                self._progress.fault = self._progress.fault or f"cut short: {type(error).__name__}"
+                left = self._down.left or isinstance(error, OSError)
+                what = "the client left" if left else type(error).__name__
+                self._progress.fault = self._progress.fault or f"cut short: {what}"
                 self._write(granted)
             raise
         else:

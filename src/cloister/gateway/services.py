@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from cloister.audit.log import Event
 from cloister.gateway.allowance import Allowance
 from cloister.gateway.bodies import Memory
+from cloister.gateway.departures import Departures
 from cloister.gateway.judge import Asked
 from cloister.gateway.leaves import LeafCache
 from cloister.gateway.page import Page, Refusal, page
@@ -40,6 +41,7 @@ class Deadlines:
     handshake_s: float = 30.0  # for an upstream's answer to a ClientHello
     idle_s: float = 75.0  # between two requests, and between two reads of a request's body
     response_s: float = 600.0  # for a response's head, and between two reads of its body
+    ended_s: float = 10.0  # the same, once a client of HTTP/1.x has ended its stream (docs/adr/0056)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Services:
     released: Callable[[], None] = lambda: None  # a tunnel has ended
     alarmed: set[str] = field(default_factory=set)
     memory: Memory = field(default_factory=Memory)
+    departures: Departures = field(default_factory=Departures)
     lure: Lure | None = None  # `cloister audit`: refused requests are read before they are refused
 
     def alarm(self, text: str, *, host: str) -> None:

@@ -52,6 +52,10 @@ class TlsWire:
         """What ALPN settled on; None if the other side does not speak ALPN."""
         return self._tls.selected_alpn_protocol()
 
+    @property
+    def descriptor(self) -> int:
+        return self._inner.descriptor
+
     async def handshake(self) -> None:
         """OSError (ssl.SSLError among them) if the two do not agree, or the other side's certificate is no good."""
         if self._inner.buffer:

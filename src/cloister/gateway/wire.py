@@ -29,6 +29,10 @@ class Wire(Protocol):
     buffer: bytearray
     truncated: bool  # the stream ended, and not as its protocol ends one
 
+    @property
+    def descriptor(self) -> int:
+        """The socket's, or -1 if it is closed."""
+
     async def more(self) -> bool:
         """Read once into `buffer`; False at the end of the stream."""
 
@@ -95,6 +99,10 @@ class SocketWire:
         self._returned = b""  # read for somebody who then gave up waiting
         self.sock = sock
         self.buffer = bytearray(early)
+
+    @property
+    def descriptor(self) -> int:
+        return self.sock.fileno()
 
     async def more(self) -> bool:
         data = await self.receive(READ_BYTES)

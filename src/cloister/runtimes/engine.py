@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from cloister.engines import api
+from cloister.engines import api, reached
 from cloister.engines import client as clients
 from cloister.errors import HostError
 from cloister.runtimes import oci_failures
@@ -31,7 +31,8 @@ _QUESTIONS = {DOCKER: ("info", "--format", "{{json .}}"), PODMAN: ("info", "--fo
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """An engine that has answered. `local`: it runs on this kernel and can pass descriptors to us. If not, `shares`: it
-    is in a virtual machine of this host (Docker Desktop, OrbStack), which shows it this host's files.
+    is in a virtual machine of this host (Docker Desktop, OrbStack), which shows it this host's files. If neither, it is
+    `remote`: on another machine, reached at `endpoint`, which is `confidential` if nobody on the way can read along.
 
     `limits`: control groups hold memory, CPUs and processes there. `init`: the program for podman's --init; empty where
     the engine brings its own, or there is none (`has_init`).
@@ -49,6 +50,13 @@ class Engine:
     shares: bool = False
     machine: str = ""  # of one that is not local, the kind of processor, and how many
     cpus: int = 0
+    endpoint: str = ""
+    confidential: bool = True
+
+    @property
+    def remote(self) -> bool:
+        """Whether it has none of this host's files."""
+        return not self.local and not self.shares
 
     def argv(self, arguments: Sequence[str]) -> list[str]:
         """A command line of its client."""
@@ -94,7 +102,7 @@ def find(name: str, environ: Mapping[str, str], *, workspace: str, state_directo
     return Engine(
         name=name,
         program=program,
-        environment=environment,
+        environment={**environment, **_context(stored)},
         rootless=bool(stored["rootless"]),
         local=bool(stored["local"]),
         limits=bool(stored["limits"]),
@@ -104,7 +112,19 @@ def find(name: str, environ: Mapping[str, str], *, workspace: str, state_directo
         shares=bool(stored.get("shares")),
         machine=str(stored.get("machine", "")),
         cpus=int(str(stored.get("cpus", 0))),
+        endpoint=str(stored.get("endpoint", "")),
+        confidential=bool(stored.get("confidential", True)),
     )
+
+
+def again(name: str, program: str, environment: Iterable[tuple[str, str]]) -> Engine:
+    """An engine that an earlier command has found, to remove or to fetch what is there."""
+    return Engine(name=name, program=program, environment=dict(environment))
+
+
+def _context(facts: Mapping[str, object]) -> dict[str, str]:
+    """Names the engine that was looked at, whatever the user's current context is later."""
+    return {"DOCKER_CONTEXT": str(facts["context"])} if facts.get("context") else {}
 
 
 def look(name: str, program: str, environment: Mapping[str, str]) -> dict[str, object]:
@@ -125,42 +145,31 @@ def look(name: str, program: str, environment: Mapping[str, str]) -> dict[str, o
             raise oci_failures.failure(
                 name, "ask what it is", said or "\n".join(answer.get("ServerErrors") or ())
             )
-        facts = _of_docker(answer, environment)
-        return facts if facts["local"] else facts | _elsewhere(answer, program, environment)
+        return _of_docker(answer, reached.look(program, environment))
     if done.code or "host" not in answer:
         raise oci_failures.failure(name, "ask what it is", said)
     return _of_podman(answer)
 
 
-def _of_docker(answer: dict[str, object], environment: Mapping[str, str]) -> dict[str, object]:
+def _of_docker(answer: dict[str, object], way: reached.Way) -> dict[str, object]:
     options = [str(option) for option in _list(answer.get("SecurityOptions"))]
-    host = environment.get("DOCKER_HOST", "unix://")
+    cpus = answer.get("NCPU")
+    # Desktop and OrbStack show a socket here, and run on a kernel of their own.
+    local = answer["KernelVersion"] == os.uname().release and way.is_socket
     return {
         "rootless": any("name=rootless" in option for option in options),
         "remapped": any("name=userns" in option for option in options),
-        # Desktop and OrbStack show a socket here, and run on a kernel of their own.
-        "local": answer["KernelVersion"] == os.uname().release and host.startswith("unix:"),
+        "local": local,
         "limits": answer.get("MemoryLimit") is True and answer.get("PidsLimit") is not False,
         "has_init": True,
         "init": "",
         "version": str(answer.get("ServerVersion", "")),
-    }
-
-
-def _elsewhere(answer: dict[str, object], program: str, environment: Mapping[str, str]) -> dict[str, object]:
-    """What matters of a Docker on another kernel. One behind a socket of this host's is in a machine of this host's."""
-    question = [program, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
-    try:
-        endpoint = proc.run(question, environment=environment, timeout_s=_ASK_S).output.decode(
-            errors="replace"
-        )
-    except OSError:  # TimeoutError too
-        endpoint = ""
-    cpus = answer.get("NCPU")
-    return {
-        "shares": endpoint.startswith("unix:"),
-        "machine": str(answer.get("Architecture", "")),
-        "cpus": cpus if isinstance(cpus, int) else 0,
+        "shares": not local and way.is_socket,
+        "machine": "" if local else str(answer.get("Architecture", "")),
+        "cpus": cpus if isinstance(cpus, int) and not local else 0,
+        "endpoint": way.endpoint,
+        "confidential": way.is_confidential,
+        "context": way.context,
     }
 
 
@@ -168,7 +177,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
     host = answer["host"]
     if not isinstance(host, dict):
         raise TypeError("podman info is not understood")
-    security, version = host.get("security"), answer.get("version")
+    security, version, store = host.get("security"), answer.get("version"), answer.get("store")
     init = next((path for path in INIT_PROGRAMS if os.access(path, os.X_OK)), "")
     controllers = [str(one) for one in _list(host.get("cgroupControllers"))]
     rootless = isinstance(security, dict) and security.get("rootless") is True
@@ -179,6 +188,7 @@ def _of_podman(answer: dict[str, object]) -> dict[str, object]:
         "limits": not rootless or {"memory", "pids"} <= set(controllers),
         "has_init": bool(init),
         "init": init,
+        "run_root": str(store.get("runRoot", "")) if isinstance(store, dict) else "",
         "version": str(version.get("Version", "")) if isinstance(version, dict) else "",
     }
 
@@ -194,7 +204,7 @@ def _key(name: str, program: str, environment: Mapping[str, str]) -> str:
     seen += [f"{key}={value}" for key, value in environment.items() if key not in ("PATH", "SSH_AUTH_SOCK")]
     if name == DOCKER:
         config = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '')}/.docker"
-        seen.append(files.read_text(f"{config}/config.json") or "")  # it names the context
+        seen += [files.read_text(f"{config}/config.json") or "", *_contexts(config)]
         address = environment.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         try:
             socket = os.stat(address.removeprefix("unix://"))
@@ -202,6 +212,17 @@ def _key(name: str, program: str, environment: Mapping[str, str]) -> str:
         except OSError:
             seen.append("no socket")
     return "\n".join(seen)
+
+
+def _contexts(config: str) -> list[str]:
+    """The descriptions of contexts, one of which config.json names: when each was written."""
+    place = f"{config}/contexts/meta"
+    try:
+        return [
+            f"{name} {os.stat(f'{place}/{name}/meta.json').st_mtime_ns}" for name in sorted(os.listdir(place))
+        ]
+    except OSError:
+        return []
 
 
 def _load(path: str, key: str) -> dict[str, object] | None:

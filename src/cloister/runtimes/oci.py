@@ -5,7 +5,8 @@
 
 Rule 1: the agent starts once every socket listens in the namespace, and never in a network of the engine's.
 Rule 2: what is made is removed by name, by `remove`, whatever has become of it; names say whose it is, as do labels.
-Rule 3: the engine's containers hold no state: read-only roots; home and workspace are the host's.
+Rule 3: the engine's containers hold no state: read-only roots; home and workspace are the host's, or in volumes where
+        the engine has none of the host's files (oci_remote.py).
 Rule 4: as root, the user's files are bound through ID-mapped mounts (staging.py, docs/adr/0060): the agent is not root.
 """
 
@@ -21,11 +22,12 @@ from contextlib import suppress
 
 from cloister.errors import HostError
 from cloister.network import holder
-from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, oci_image, staging
+from cloister.runtimes import oci_argv, oci_exec_argv, oci_failures, oci_image, oci_volumes, staging
 from cloister.runtimes.engine import Engine
 from cloister.runtimes.oci_holder import Line
 from cloister.runtimes.oci_runtime import Runtime
 from cloister.sandbox.image import Image
+from cloister.sandbox.spec import SandboxSpec
 from cloister.system import files, proc
 from cloister.values import dataclass
 
@@ -56,6 +58,9 @@ class Launch:
     bound: list[tuple[int, list[int]]]
     passed: Callable[[], bool] | None = (
         None  # a gateway in a container: whether it has all sockets. CloisterError
+    )
+    put: Callable[[SandboxSpec], SandboxSpec] | None = (
+        None  # an engine on another machine: give it the files (oci_remote.py)
     )
     attached: bool
     terminal: bool
@@ -174,9 +179,7 @@ def remove(engine: Engine, names: oci_exec_argv.Names) -> None:
 def make_gateway_place(engine: Engine, names: oci_exec_argv.Names, runtime: Runtime) -> None:
     """What a gateway's container needs of the engine: its image, and the volume. HostError."""
     oci_image.ensure_runtime(engine, runtime)
-    done = engine.ask(*oci_argv.create_volume(names))
-    if done.code:
-        raise oci_failures.failure(engine.name, "make a volume", done.errors.decode(errors="replace"))
+    oci_volumes.make(engine, names.volume, sandbox=names.sandbox, project=names.project)
 
 
 def gateway_argv(engine: Engine, names: oci_exec_argv.Names, runtime: Runtime, *, seccomp: str) -> list[str]:
@@ -214,3 +217,4 @@ def remove_files(directory: str) -> None:
     staging.detach(f"{directory}.mounts")
     files.remove_tree(f"{directory}.files")
     files.remove_tree(f"{directory}.holder")
+    files.remove_tree(f"{directory}.home")

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from cloister.runtimes import start_script
 from cloister.runtimes.oci_exec_argv import Names
-from cloister.sandbox.spec import Bind, Limits, SandboxSpec, Tmpfs
+from cloister.sandbox.spec import Bind, Limits, SandboxSpec, Tmpfs, Volume
 from cloister.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SANDBOX_LABEL, PROJECT_LABEL = "dev.cloister.sandbox", "dev.cloister.project"
 HOLDER_CAPABILITIES = ("NET_ADMIN", "NET_BIND_SERVICE")
@@ -130,10 +130,13 @@ def run_holder(names: Names, holder: Holder, host: Host) -> list[str]:
     return rendered
 
 
-def create_volume(names: Names) -> list[str]:
-    """Make the volume of a gateway in a container."""
-    labels = (f"--label={SANDBOX_LABEL}={names.sandbox}", f"--label={PROJECT_LABEL}={names.project}")
-    return ["volume", "create", *labels, names.volume]
+def create_volume(name: str, *, sandbox: str = "", project: str) -> list[str]:
+    """Make a volume: of one sandbox, or that outlives it."""
+    labels = [
+        f"--label={PROJECT_LABEL}={project}",
+        *([f"--label={SANDBOX_LABEL}={sandbox}"] if sandbox else []),
+    ]
+    return ["volume", "create", *labels, name]
 
 
 def run_gateway(names: Names, gateway: Gateway, host: Host) -> list[str]:
@@ -218,13 +221,24 @@ def remove(engine: str, names: Names) -> list[list[str]]:
 
 
 def remove_gateway(names: Names) -> list[list[str]]:
-    """End the gateway's container, and remove it and its volume."""
-    return [["rm", "--force", "--volumes", names.gateway], ["volume", "rm", "--force", names.volume]]
+    """End the gateway's container, and remove it and the volumes that were made for this sandbox alone."""
+    return [
+        ["rm", "--force", "--volumes", names.gateway, names.filler],
+        ["volume", "rm", "--force", names.volume, names.files],
+    ]
 
 
-def volume(name: str, target: str) -> str:
-    """The value of `--mount` for a volume."""
-    return f"type=volume,source={name},target={target}"
+def create_filler(name: str, project: str, image: str, volumes: Mapping[str, str]) -> list[str]:
+    """Make a container that is never run: through it, the client reaches files of `volumes` (place: name)."""
+    how = ["--pull=never", f"--label={PROJECT_LABEL}={project}", "--network=none", "--entrypoint=/-"]
+    mounts = [f"--mount={volume(one, place, filled=True)}" for place, one in volumes.items()]
+    return ["create", f"--name={name}", *how, *mounts, image]
+
+
+def volume(name: str, target: str, *, filled: bool = False) -> str:
+    """The value of `--mount` for a volume. `filled` by us: the image gives it nothing while it is empty."""
+    fields = ["type=volume", f"source={name}", f"target={target}", *(["volume-nocopy"] if filled else [])]
+    return ",".join(_csv(field) for field in fields)
 
 
 def mount(source: str, target: str, *, writable: bool) -> str:
@@ -268,6 +282,8 @@ def _mounts(spec: SandboxSpec, host: Host) -> Iterator[str]:
         match one:
             case Bind():
                 yield f"--mount={mount(one.source, one.target, writable=one.writable)}"
+            case Volume():
+                yield f"--mount={volume(one.name, one.target, filled=True)}"
             case Tmpfs():
                 yield f"--tmpfs={one.target}:{_tmpfs(one, spec, host)}"
             case _:

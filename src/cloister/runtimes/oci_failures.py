@@ -79,6 +79,16 @@ _KNOWN = (
         "remove it: cloister stop; or: {engine} ps --all --filter label=dev.cloister.sandbox",
     ),
     Known(
+        ("cannot overwrite non-directory", "cannot overwrite directory"),
+        "something in the sandbox's home is in the way of what is to be mounted there",
+        "start it without what names that path, and move that away in there; or begin anew: cloister rm --volumes",
+    ),
+    Known(
+        ("volume is in use",),
+        "a sandbox that runs on the {engine} engine has these files",
+        "stop it first: cloister stop",
+    ),
+    Known(
         ("invalid mount path", "are you trying to mount", "error mounting", "bind source path does not exist"),
         "the {engine} engine cannot show the sandbox a file of this host",
         "see the message above; if the engine runs in a virtual machine, share the project's directory with it",
@@ -130,6 +140,14 @@ def is_missing_container(said: str) -> bool:
     """Whether a command failed because there is no such container."""
     low = said.lower()
     return any(sign in low for sign in ("no such container", "no container with"))
+
+
+def is_missing_path(said: str) -> bool:
+    """Whether `cp` failed because a container has nothing at the path that was named."""
+    low = said.lower()
+    return any(
+        sign in low for sign in ("no such container:path", "could not find the file", "must be a directory")
+    )
 
 
 def last_lines(said: str) -> str:

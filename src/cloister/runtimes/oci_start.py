@@ -50,7 +50,7 @@ class Starting:
         running = Running(how, self._line)
         try:
             spec = oci_files.place(spec, f"{how.directory}.files", ca_bundle=how.ca_bundle)
-            spec = _stage(spec, how)
+            spec = _stage(spec, how) if how.put is None else how.put(spec)
             self._both(spec)
             running.client = self._agent(_make_gate(how) if how.gated else None)
             if how.gated:  # it waits at the gate, all mounted; else `remove_files` does it in the end

@@ -24,6 +24,19 @@ esac
 exec "$@"
 """
 
+# Of a command whose process is not seen from outside: it leaves its number where only the sandbox's user writes, under
+# its mark ($CLOISTER_ENTERED, session/entered.py), and SIGNAL_SCRIPT sends $2 to the process of the mark $1.
+MARK_SCRIPT = """\
+for place in /run/user/*; do echo "$CLOISTER_ENTERED" >"$place/.entered-$$"; done 2>/dev/null
+"""
+SIGNAL_SCRIPT = """\
+code=1
+for file in /run/user/*/.entered-*; do
+  read -r mark <"$file" && [ "$mark" = "$1" ] && kill "-$2" "${file##*-}" && code=0
+done 2>/dev/null
+exit $code
+"""
+
 
 def start_argv(
     command: tuple[str, ...], *, pids: int | None, memory_bytes: int | None, before: str = ""
@@ -32,6 +45,11 @@ def start_argv(
     processes = "-" if pids is None else str(pids)
     memory_kib = "-" if memory_bytes is None else str(memory_bytes // 1024)
     return ["/bin/sh", "-c", before + START_SCRIPT, "cloister", processes, memory_kib, *command]
+
+
+def signal_argv(mark: str, number: int) -> list[str]:
+    """What sends a signal to the command of that mark, from within; its exit code is 1 if there is none."""
+    return ["/bin/sh", "-c", SIGNAL_SCRIPT, "cloister", mark, str(number)]
 
 
 def is_start(arguments: tuple[str, ...]) -> bool:

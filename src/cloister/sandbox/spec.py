@@ -21,6 +21,14 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume of a container engine that has none of the host's files (runtimes/oci_remote.py)."""
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
     """A read-only file made of `content`."""
 
@@ -94,7 +102,7 @@ class Dev:
     target: str
 
 
-Mount = Bind | Data | CaBundle | Tmpfs | Symlink | Directory | MaskFile | MaskDirectory | Proc | Dev
+Mount = Bind | Volume | Data | CaBundle | Tmpfs | Symlink | Directory | MaskFile | MaskDirectory | Proc | Dev
 
 
 @dataclass(frozen=True, slots=True)

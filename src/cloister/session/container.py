@@ -21,7 +21,7 @@ from cloister.runtimes import (
     seccomp_profile,
     staging,
 )
-from cloister.sandbox import container_view, entry, placeholders, registry, view
+from cloister.sandbox import catalogue, container_view, entry, placeholders, registry, view
 from cloister.sandbox.facts import Facts
 from cloister.sandbox.plan import Plan
 from cloister.sandbox.protect import Protection
@@ -35,6 +35,7 @@ from cloister.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cloister.runtimes.oci_remote import Put
     from cloister.session.host_watch import HostWatch
 
 _END_S = 20.0
@@ -58,7 +59,10 @@ def _run(start: live.Start, place: Place) -> int:
     waiter = Waiter(start.tell, lambda init: live.note_init(kept, init))
     found_workspace = os.stat(start.source)
     kept.update(others=live.processes(gateway.pid))
-    starting = oci_start.Starting(_launch(start, place))  # its network takes as long as all that follows here
+    put = _put(start, place) if place.engine.remote else None
+    starting = oci_start.Starting(
+        _launch(start, place, put)
+    )  # its network takes as long as all that follows here
     try:
         found = live.scan_workspace(start)
         spec = _spec(start, place, found)
@@ -83,7 +87,9 @@ def _run(start: live.Start, place: Place) -> int:
                 waiter.deliver = running.signal
             if watch is not None:
                 watch.settle()
-            if live.has_sibling(start):
+            if (
+                live.has_sibling(start) and not place.engine.remote
+            ):  # there no two have a directory of this host
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
@@ -123,12 +129,41 @@ def _spec(start: live.Start, place: Place, found: Protection) -> SandboxSpec:
         command=start.command,
         cwd=start.cwd,
         public_directory=start.public_directory,
-        home_directory=start.project.home,
+        home_directory=_home(start, place),
         workspace_source=start.source,
     )
     entry.store(f"{start.public_directory}{entry.SUFFIX}", entry.of(spec, seccomp_file="", cgroup=""))
     placeholders.acquire(start.project.shared, kept.record.sandbox_id, found.placeholders)
     return spec
+
+
+def _home(start: live.Start, place: Place) -> str:
+    """The directory that is the home, or, for an engine on another machine, that gets its mount points."""
+    return f"{start.public_directory}.home" if place.engine.remote else start.project.home
+
+
+def _put(start: live.Start, place: Place) -> Put:
+    """Bring home and workspace to an engine on another machine, and say how the rest gets there."""
+    from cloister.runtimes import oci_remote
+    from cloister.session import away
+    from cloister.workspaces import store
+
+    name = start.kept.record.name or catalogue.DEFAULT_NAME
+    stored = store.load(start.project, name)
+    if stored is None:
+        raise TypeError("the workspace is in a directory of this host")
+    agent = _agent(start.facts, start.source)
+    home, work = away.begin(start.project, stored, place.engine, (agent.uid, agent.gid), start.tell)
+    mount_points = _home(start, place)
+    os.mkdir(mount_points, 0o700)
+    return oci_remote.Put(
+        engine=place.engine,
+        names=_names(start),
+        image=place.runtime.tag,
+        volumes={mount_points: home, start.source: work},
+        made=(start.public_directory, f"{start.public_directory}.files"),
+        home=mount_points,
+    )
 
 
 def outpost(
@@ -190,14 +225,12 @@ def remove_gateway(record: registry.Record, tell: Callable[[str], None]) -> None
     except CloisterError as error:
         tell(
             f"{error.brief}; when the engine is back: {engine.name} rm --force {named.gateway}; "
-            f"{engine.name} volume rm {named.volume}"
+            f"{engine.name} volume rm --force {named.volume} {named.files}"
         )
 
 
 def _engine(container: registry.Container) -> engines.Engine:
-    return engines.Engine(
-        name=container.engine, program=container.program, environment=dict(container.environment)
-    )
+    return engines.again(container.engine, container.program, container.environment)
 
 
 def _agent(facts: Facts, source: str) -> Facts:
@@ -208,11 +241,15 @@ def _agent(facts: Facts, source: str) -> Facts:
     return replace(facts, uid=uid, gid=gid)
 
 
-def _launch(start: live.Start, place: Place) -> oci.Launch:
+def _names(start: live.Start) -> oci_exec_argv.Names:
+    return oci_exec_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id)
+
+
+def _launch(start: live.Start, place: Place, put: Put | None) -> oci.Launch:
     attached = start.on_started is None
     return oci.Launch(
         engine=place.engine,
-        names=oci_exec_argv.Names(sandbox=start.kept.record.sandbox_id, project=start.project.id),
+        names=_names(start),
         image=place.image,
         runtime=place.runtime,
         seccomp=_profile(start.state_directory),
@@ -221,6 +258,7 @@ def _launch(start: live.Start, place: Place) -> oci.Launch:
         ca_bundle=start.gateway.ca_bundle,
         gateway=start.gateway.control,
         passed=(lambda: _passed(start)) if place.elsewhere else None,
+        put=put,
         bound=live.bound(start.plan),
         attached=attached,
         terminal=attached and os.isatty(0) and os.isatty(1),

@@ -4,7 +4,7 @@ Rule 1: the engine gives a later process what the first one has: no capability, 
         user, mounts and limits; nothing is passed here that would change one of them.
 Rule 2: on the path that is measured: one fork and execve, and nothing is asked before.
 Rule 3: a signal that this process gets goes to the command (entered.py); the client itself survives Ctrl-C, to tell how
-        the command ended. Where the engine's processes are not seen from here, it goes to the client.
+        the command ended.
 """
 
 from __future__ import annotations
@@ -44,23 +44,35 @@ def execute(
             f"{container.program!r} cannot be started",
             resolution=f"see whether {container.engine} is installed still",
         )
-    here = entered.Command(record.init)
+    names = oci_exec_argv.Names(sandbox=record.sandbox_id, project="")
+    theirs = dict(container.environment)
+
+    def within(mark: str, number: int) -> bool:
+        from cloister.system import proc  # a signal is rare
+
+        argv = [container.program, *oci_exec_argv.send_signal(names, mark, number)]
+        try:
+            return not proc.run(argv, environment=theirs, timeout_s=_SEARCH_S).code
+        except OSError:  # TimeoutError too
+            return False
+
+    here = entered.Command(record.init, within if container.has_sh else None)
     signals = Signals(here.send, from_terminal=True)
     marked = (*environment.items(), (entered.VARIABLE, here.mark))
     text, others = oci_exec_argv.environment_file(marked)
-    theirs = dict(container.environment)
     others = tuple((name, value) for name, value in others if name not in theirs)
     descriptor = os.memfd_create("cloister-environment", 0)  # without MFD_CLOEXEC: the client reads it
     os.write(descriptor, text)
     os.lseek(descriptor, 0, os.SEEK_SET)
     arguments = oci_exec_argv.execute(
-        oci_exec_argv.Names(sandbox=record.sandbox_id, project=""),
+        names,
         command,
         directory=directory,
         terminal=all(stream.isatty() for stream in (sys.stdin, sys.stdout)),
         environment=descriptor,
         passed=tuple(name for name, _ in others),
         has_sh=container.has_sh,
+        seen=record.init is not None,
         pids=container.pids,
         memory_bytes=container.memory_bytes,
     )

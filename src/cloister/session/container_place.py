@@ -16,6 +16,8 @@ from cloister.sandbox.image import Image
 from cloister.sandbox.plan import Plan
 from cloister.values import dataclass
 
+_ANOTHER = "use an engine of this host, or do without containers: --runtime embedded"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -87,6 +89,8 @@ def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
         )
     if not engine.local:
         _check_machine(engine)
+    if engine.remote:
+        _check_remote(engine, plan)
     if engine.name == engines.DOCKER and engine.rootless:
         raise HostError(
             "rootless Docker gives every file of yours to its containers' root",
@@ -96,23 +100,53 @@ def _check(engine: engines.Engine, plan: Plan, *, elsewhere: bool) -> None:
 
 
 def _check_machine(engine: engines.Engine) -> None:
-    """An engine in a virtual machine of this host serves, the gateway beside it; one on another machine does not."""
-    another = "use an engine of this host, or do without containers: --runtime embedded"
-    if not engine.shares:
-        raise HostError(
-            f"the {engine.name} engine runs on another machine, or in one that shows it no files of this host",
-            details="workspace and home are directories of this host, and the sandbox must see them",
-            resolution=another,
-        )
+    """An engine whose processes are not of this kernel."""
     if engine.machine and engine.machine != os.uname().machine:
         raise HostError(
             f"the {engine.name} engine's machine has another kind of processor ({engine.machine}) than this host",
             details="the gateway's container runs this host's Python",
-            resolution=another,
+            resolution=_ANOTHER,
         )
-    if os.geteuid() == 0:
+    if engine.shares and os.geteuid() == 0:
         raise HostError(
             f"as root, cloister does not use a {engine.name} engine in a virtual machine",
             details="the agent would own nothing of the workspace: ID-mapped mounts do not reach into the machine",
             resolution="run it as an ordinary user",
+        )
+
+
+def _check_remote(engine: engines.Engine, plan: Plan) -> None:
+    """An engine on another machine has no file of this host: what needs one is refused. See session/away.py."""
+    if engine.name != engines.DOCKER:
+        raise HostError(
+            f"{engine.name} runs its containers on another machine, or in a virtual one",
+            details="only Docker is used there",
+            resolution=_ANOTHER,
+        )
+    if not engine.confidential:
+        raise HostError(
+            f"everybody on the way to {engine.endpoint} could read your credentials",
+            details="it is reached over TCP, without TLS that proves who answers",
+            resolution="use ssh://USER@HOST, or TLS (DOCKER_TLS_VERIFY=1): https://docs.docker.com/engine/security/protect-access",
+        )
+    sandbox = plan["sandbox"]
+    settings = sandbox if isinstance(sandbox, dict) else {}
+    if settings.get("workspace", "bind") == "bind":
+        raise HostError(
+            f"{engine.endpoint} is an engine on another machine, which cannot show a sandbox this directory",
+            details='[sandbox] workspace is "bind"; a copy, and what comes back of it by `cloister apply`, is possible',
+            resolution='set [sandbox] workspace = "volume" (or "clone"), '
+            "or use an engine of this host: --runtime embedded needs none",
+        )
+    if settings.get("read_only"):
+        raise HostError(
+            f"{engine.endpoint} is an engine on another machine, which cannot show a sandbox files of this host",
+            details="[sandbox] read_only names some",
+            resolution="take that out, and bring them there: cloister cp",
+        )
+    if plan.get("services"):
+        raise HostError(
+            f"services of an engine on another machine ({engine.endpoint}) cannot be reached from here",
+            details="[services] declares some",
+            resolution="start them on this host, and name them in [network.hosts]",
         )

@@ -4,7 +4,8 @@ Rule 1: it is known by a variable of its environment, which only it and what it 
         that no process of the sandbox has started. One that has thrown its environment away (`env -i`) is the only
         newer process of that kind without such a variable, or is not found.
 Rule 2: whatever the sandbox pretends, only a process of it gets a signal. Where none of it is seen from here (an engine
-        in a virtual machine), the engine's client does, and the command lives on.
+        in a virtual machine, or on another one), a process in the sandbox sends it (start_script.py); where its image
+        has no shell, the engine's client gets it, and the command lives on.
 """
 
 from __future__ import annotations
@@ -15,18 +16,26 @@ from contextlib import suppress
 
 from cloister.sandbox import registry
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 VARIABLE = "CLOISTER_ENTERED"
 
 
 class Command:
     """A command that is about to enter the sandbox whose pid 1 is `init`, None if that is not seen from here.
 
-    `mark`: what VARIABLE is to be in its environment.
+    `mark`: what VARIABLE is to be in its environment. `within`: sends a signal (the second) to the command of a mark
+    from within the sandbox; False if it finds none.
     """
 
-    def __init__(self, init: registry.Process | None) -> None:
+    def __init__(
+        self, init: registry.Process | None, within: Callable[[str, int], bool] | None = None
+    ) -> None:
         self.mark = os.urandom(8).hex()
         self._init = init
+        self._within = within if init is None else None
         self._client: int | None = None
         self._pidfd: int | None = None
         me = registry.identify(os.getpid())
@@ -35,12 +44,14 @@ class Command:
     @property
     def can_be_seen(self) -> bool:
         """Whether it will be found, once it runs."""
-        return self._init is not None
+        return self._init is not None or self._within is not None
 
     def send(self, number: int) -> bool:
         """Pass a signal on; False while there is no such process yet."""
         if self._pidfd is None:
             self._pidfd = self._find(self.mark)
+        if self._within is not None and self._within(self.mark, number):
+            return True
         if self._pidfd is None and self._client is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._client, number)

@@ -29,14 +29,21 @@ class Signals:
         self.pending: list[int] = []
         self._from_terminal = from_terminal
         self._send = send
+        self._sends = False
         for number in FORWARDED:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) stays in force
                 signal.signal(number, self._on_signal)
 
     def flush(self) -> None:
         """Send what waits, once there is a command."""
-        while self.pending and self._send(self.pending[0]):
-            self.pending.pop(0)
+        if self._sends:  # a signal came while one was being sent: that goes on with it
+            return
+        self._sends = True
+        try:
+            while self.pending and self._send(self.pending[0]):
+                self.pending.pop(0)
+        finally:
+            self._sends = False
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number in _FROM_TERMINAL and not self._from_terminal and in_foreground():

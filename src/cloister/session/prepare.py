@@ -57,6 +57,10 @@ def run(
         from cloister.session import container_place
 
         container = container_place.find(plan, facts, state_directory=state, workspace=place)
+    if source != place and os.path.exists(f"{os.path.dirname(source)}/away.json"):
+        from cloister.session import away  # only where an engine on another machine has it
+
+        away.settle(project, os.path.dirname(source), None if container is None else container.engine, tell)
     published = _publish(plan, project, tell)
     for directory in (project.runs, project.home, os.path.dirname(project.audit)):
         files.make_private_directory(directory)

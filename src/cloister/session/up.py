@@ -139,7 +139,7 @@ def _start(
     os.close(writing)
     with open(reading, "rb", buffering=0) as pipe:
         try:
-            _await_start(pipe.fileno(), tell, time.monotonic() + START_TIMEOUT_S)
+            _await_start(pipe.fileno(), tell)
         except BaseException:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -148,12 +148,14 @@ def _start(
             raise
 
 
-def _await_start(pipe: int, tell: Callable[[str], None], deadline: float) -> None:
+def _await_start(pipe: int, tell: Callable[[str], None]) -> None:
     data = b""
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
             raise HostError(
-                f"the sandbox did not start within {START_TIMEOUT_S:g} s", resolution="run: cloister doctor"
+                f"the sandbox did not start, and said nothing for {START_TIMEOUT_S:g} s",
+                resolution="run: cloister doctor",
             )
         part = os.read(pipe, 1 << 16)
         if not part:
@@ -164,8 +166,9 @@ def _await_start(pipe: int, tell: Callable[[str], None], deadline: float) -> Non
         *lines, data = data.split(b"\n")
         for line in lines:
             message = json.loads(line)
-            if "tell" in message:
+            if "tell" in message:  # it may take long, as long as it says something (session/away.py)
                 tell(message["tell"])
+                deadline = time.monotonic() + START_TIMEOUT_S
             elif "error" in message:
                 kind = message["error"].pop("kind")
                 raise getattr(errors, kind)(message["error"].pop("brief"), **message["error"])

@@ -59,14 +59,22 @@ def enter(record: registry.Record | None, environ: Mapping[str, str]) -> int:
 
 
 def attack(
-    attacker: Attacker, config: Mapping[str, object], name: str, progress: Progress
+    attacker: Attacker,
+    config: Mapping[str, object],
+    name: str,
+    progress: Progress,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[str, Told]:
-    return heard(attacker.lines(config, PASS_TIMEOUT_S), name, progress)
+    return heard(attacker.lines(config, PASS_TIMEOUT_S), name, progress, begun)
 
 
-def heard(lines: Iterator[bytes], name: str, progress: Progress) -> dict[str, Told]:
+def heard(
+    lines: Iterator[bytes], name: str, progress: Progress, begun: Callable[[], None] = lambda: None
+) -> dict[str, Told]:
+    """What the lines say. `begun` is called at each of them."""
     found: dict[str, Told] = {}
     for line in lines:
+        begun()
         parsed = verdict.parse(line)
         if parsed is not None:
             found[parsed[0]] = parsed[1]

@@ -11,12 +11,14 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 from cloister import __version__
+from cloister.config.directories import Project
 from cloister.config.settings import Overrides
-from cloister.errors import CloisterError, UsageError
+from cloister.errors import CloisterError, HostError, UsageError
+from cloister.runtimes import engine as engines
 from cloister.sandbox import facts as host_facts
 from cloister.sandbox import plan as plans
 from cloister.sandbox import registry, view
@@ -30,6 +32,7 @@ from cloister.verify.attacker import COMMAND, Attacker
 from cloister.verify.observed import Seen
 from cloister.verify.outside import main as outside
 from cloister.verify.outside import world as worlds
+from cloister.verify.outside.turns import Turns
 from cloister.verify.passes import Progress
 from cloister.verify.place import Place
 from cloister.verify.probes import BY_ID, HOST, PROBES, Probe
@@ -85,6 +88,7 @@ def verify(options: Options, environ: Mapping[str, str], progress: Progress) -> 
         results = live.attacked(options.sandbox, plan, chosen, environ, progress)
     else:
         made = (FIRST, EXEC, HOST)
+        _check_here(plan, environ, project)
         results = _staged(plan, home, chosen, environ, progress, command=options.command)
     report = Report(
         version=__version__,
@@ -112,6 +116,20 @@ def probes(only: Sequence[str]) -> tuple[Probe, ...]:
     if unknown:
         raise UsageError(f"there is no probe {unknown[0]!r}", resolution="see: cloister verify --list")
     return tuple(probe for probe in PROBES if not only or probe.id in only)
+
+
+def _check_here(plan: plans.Plan, environ: Mapping[str, str], project: Project) -> None:
+    """The verification's own workspaces are directories of this host."""
+    runtime = prepare.runtime(plan)
+    if runtime == prepare.EMBEDDED:
+        return
+    engine = engines.find(runtime, environ, workspace=project.workspace, state_directory=project.shared)
+    if engine.remote:
+        raise HostError(
+            f"sandboxes of the verification's own cannot be made on another machine ({engine.endpoint})",
+            details="their workspaces are directories of this host, in which it plants and looks",
+            resolution="attack one that runs there: cloister up, then: cloister verify --sandbox main",
+        )
 
 
 def _with_image(plan: plans.Plan, workspace: str) -> plans.Plan:
@@ -156,10 +174,12 @@ def _staged(
         stack.callback(first.end)
         later = Attacker(lambda: passes.enter(observed.record_of(place), environ), waits=True)
         stack.callback(later.end)
-        tokens = stack.enter_context(_tokens(prepare.runtime(plan)))
-        others = {name: _host_attacker(name, world, tokens) for name, world in theirs.items()}
+        turns = _turns(prepare.runtime(plan))
+        stack.callback(turns.close)
+        others = {name: _host_attacker(name, world, turns) for name, world in theirs.items()}
         for other in others.values():
             stack.callback(other.end)
+        stack.callback(turns.end)
         witnesses.start()
         config = passes.config(
             witnesses,
@@ -179,7 +199,7 @@ def _staged(
             runs=place.project.runs,
         )
         before = place.planted()
-        told = {FIRST: passes.attack(first, config, FIRST, progress)}
+        told = {FIRST: passes.attack(first, config, FIRST, progress, begun=turns.begin)}
         seen = _looked_at(place)
         later.go()
         trouble = ""
@@ -214,21 +234,12 @@ def _begin(place: Place, plan: plans.Plan, environ: Mapping[str, str]) -> int:
     )
 
 
-@contextmanager
-def _tokens(runtime: str) -> Iterator[tuple[int, int]]:
-    """A pipe with as many bytes as probes of the host may run at a time."""
-    pipe = os.pipe()
-    try:
-        count = outside.AT_ONCE if runtime == prepare.EMBEDDED else outside.AT_ONCE_WITH_ENGINE
-        os.write(pipe[1], outside.TOKEN * count)
-        yield pipe
-    finally:
-        for descriptor in pipe:
-            os.close(descriptor)
+def _turns(runtime: str) -> Turns:
+    return Turns(outside.AT_ONCE if runtime == prepare.EMBEDDED else outside.AT_ONCE_WITH_ENGINE)
 
 
-def _host_attacker(name: str, world: worlds.World, tokens: tuple[int, int]) -> Attacker:
-    return Attacker(lambda: outside.run(name, world, tokens))
+def _host_attacker(name: str, world: worlds.World, turns: Turns) -> Attacker:
+    return Attacker(lambda: outside.run(name, world, turns))
 
 
 def _note(text: str) -> None:

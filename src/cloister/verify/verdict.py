@@ -77,10 +77,10 @@ class Result:
 
 
 def parse(untrusted_line: bytes) -> tuple[str, Told] | None:
-    """One line of inside/; None for its last one. UntrustedInputError for anything else."""
+    """One line of inside/; None for its first and last one. UntrustedInputError for anything else."""
     try:
         data = json.loads(untrusted_line)
-        if data.get("done") is True:
+        if data.get("begun") is True or data.get("done") is True:
             return None
         return str(data["id"]), Told(
             attacks=tuple(_attempt(one) for one in data["attacks"]),

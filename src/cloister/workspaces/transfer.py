@@ -21,13 +21,13 @@ from cloister.workspaces.tree import Entry
 
 
 class Access(Protocol):
-    """A sandbox whose files the host reaches only through an engine: paths are the sandbox's own, absolute."""
+    """Files that the host reaches only through an engine. FileNotFoundError where there is nothing at a path."""
 
     def export(self, path: str) -> BinaryIO:
         """A tar stream of `path`, with its last component as the first of every name (as `docker cp NAME:PATH -`)."""
 
     def store(self, directory: str, stream: BinaryIO) -> None:
-        """Unpack a tar stream in a directory of the sandbox."""
+        """Unpack a tar stream in a directory there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

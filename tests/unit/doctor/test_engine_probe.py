@@ -53,7 +53,7 @@ def test_an_engine_and_its_images(engine: Path) -> None:
     assert (found.local, found.rootless, found.limits) == (True, False, True)
     assert (found.images, found.outdated) == (("base", "python"), ("python",))
     commands = {json.loads(line)["argv"][0] for line in (engine / "calls").read_text().splitlines()}
-    assert commands <= {"info", "version", "buildx", "image"}, "it only looks"
+    assert commands <= {"info", "context", "version", "buildx", "image"}, "it only looks"
 
 
 def test_an_engine_that_does_not_answer(engine: Path) -> None:

@@ -43,10 +43,12 @@ class World:
         grants: tuple[dict[str, object], ...] = (),
         push: tuple[str, ...] = (),
         source: str = "env:CLOISTER_TEST_SECRET",
+        deadlines: Deadlines | None = None,
+        secure: bool = True,
     ) -> None:
         authority = Authority()
         (directory / "ca.pem").write_text(authority.pem if trusted else Authority().pem)
-        self.origin = Origin(serve, tls=authority.context(names))
+        self.origin = Origin(serve, tls=authority.context(names) if secure else None)
         self.credential: dict[str, object] = {
             "name": "api",
             "source": source,
@@ -65,7 +67,7 @@ class World:
             push=push,
             upstream_ca=(str(directory / "ca.pem"),),
         )
-        self.sandbox = Harness(compiled, directory=directory, deadlines=Deadlines(head_s=5.0))
+        self.sandbox = Harness(compiled, directory=directory, deadlines=deadlines or Deadlines(head_s=5.0))
         self.sandbox.__enter__()
 
     def close(self) -> None:

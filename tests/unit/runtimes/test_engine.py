@@ -44,7 +44,7 @@ def test_docker_of_this_host_is_asked_once(tmp_path: Path) -> None:
     fake = Fake(tmp_path / "bin", "docker").says(INFO)
     first, second = find(tmp_path), find(tmp_path)
     assert first == second
-    assert fake.asked == 1
+    assert fake.asked == 2  # what it is, and how it is reached
     assert (first.local, first.rootless, first.remapped, first.limits) == (True, False, False, True)
     assert "SECRET" not in first.environment
 
@@ -56,7 +56,7 @@ def test_another_engine_is_asked_again(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker/config.json").write_text('{"currentContext": "other"}')
     find(tmp_path)
-    assert fake.asked == 3
+    assert fake.asked == 6
 
 
 @pytest.mark.parametrize(
@@ -78,20 +78,25 @@ def test_what_docker_is(
 
 @pytest.mark.parametrize(
     ("endpoint", "shares"),
-    [("unix:///home/ada/.docker/desktop/docker.sock", True), ("ssh://ada@far", False), ("", False)],
+    [("unix:///home/ada/.docker/desktop/docker.sock", True), ("ssh://ada@far", False), ("", True)],
 )
 def test_a_docker_on_another_kernel_is_in_a_machine_of_this_host_or_on_another(
     tmp_path: Path, endpoint: str, shares: bool
 ) -> None:
     answer = INFO | {"KernelVersion": "6.6.0-linuxkit", "Architecture": "aarch64", "NCPU": 3}
+    context = {"Name": "far", "Endpoints": {"docker": {"Host": endpoint}}, "TLSMaterial": {}}
     (tmp_path / "bin").mkdir()
     client = tmp_path / "bin/docker"
     client.write_text(
-        f"#!/bin/sh\nif [ $1 = context ]; then echo '{endpoint}'; else echo '{json.dumps(answer)}'; fi\n"
+        f"#!/bin/sh\nif [ $1 = context ]; then echo '{json.dumps(context) if endpoint else ''}'; "
+        f"else echo '{json.dumps(answer)}'; fi\n"
     )
     client.chmod(0o755)
     found = find(tmp_path)
     assert (found.local, found.shares, found.machine, found.cpus) == (False, shares, "aarch64", 3)
+    assert found.remote is not shares
+    # Whatever context the user chooses later, this engine is asked.
+    assert found.environment.get("DOCKER_CONTEXT") == ("far" if endpoint else None)
 
 
 def podman_info(**host: object) -> dict[str, object]:
@@ -118,6 +123,15 @@ def test_what_podman_is(tmp_path: Path, host: dict[str, object], expected: tuple
     Fake(tmp_path / "bin", "podman").says(podman_info(**host))
     found = find(tmp_path, "podman")
     assert (found.local, found.rootless, found.limits) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "run_root"),
+    [({"store": {"runRoot": "/run/user/1000/containers"}}, "/run/user/1000/containers"), ({}, "")],
+)
+def test_where_podman_keeps_what_runs(tmp_path: Path, answer: dict[str, object], run_root: str) -> None:
+    fake = Fake(tmp_path / "bin", "podman").says({**podman_info(), **answer})
+    assert engine.look("podman", str(fake.path), {})["run_root"] == run_root
 
 
 def test_a_client_without_an_engine(tmp_path: Path) -> None:

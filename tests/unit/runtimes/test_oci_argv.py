@@ -10,7 +10,7 @@ import pytest
 
 from cloister.runtimes import oci_argv, oci_exec_argv
 from cloister.runtimes.oci_exec_argv import Names
-from cloister.sandbox.spec import Bind, CaBundle, Limits, Mount, SandboxSpec, Tmpfs
+from cloister.sandbox.spec import Bind, CaBundle, Limits, Mount, SandboxSpec, Tmpfs, Volume
 from cloister.values import replace
 
 GOLDEN = Path(__file__).parents[2] / "golden/oci"
@@ -89,12 +89,27 @@ def test_with_the_gateway_in_a_container(name: str) -> None:
 
 
 def test_what_is_made_for_it_is_removed_by_name() -> None:
-    assert oci_argv.create_volume(NAMES)[-1] == "cloister-project-0123456789ab-abcdef-sockets"
-    assert "--label=dev.cloister.project=project-0123456789ab" in oci_argv.create_volume(NAMES)
+    made = oci_argv.create_volume(NAMES.volume, sandbox=NAMES.sandbox, project=NAMES.project)
+    assert made[-1] == "cloister-project-0123456789ab-abcdef-sockets"
+    assert "--label=dev.cloister.project=project-0123456789ab" in made
     assert oci_argv.remove_gateway(NAMES) == [
-        ["rm", "--force", "--volumes", "cloister-project-0123456789ab-abcdef-gateway"],
-        ["volume", "rm", "--force", "cloister-project-0123456789ab-abcdef-sockets"],
+        ["rm", "--force", "--volumes", *(f"cloister-project-0123456789ab-abcdef-{one}" for one in ("gateway", "filler"))],
+        ["volume", "rm", "--force", *(f"cloister-project-0123456789ab-abcdef-{one}" for one in ("sockets", "files"))],
+    ]  # fmt: skip
+
+
+def test_volumes_of_an_engine_elsewhere() -> None:
+    """A comma in the workspace's name is no option (CFG-2), and the image gives a volume nothing."""
+    mounts = (Volume("work", "/home/ada/a,readonly"), Volume("home", "/home/ada"))
+    argv = oci_argv.create_agent(NAMES, replace(SPEC, mounts=mounts), AGENT, HOSTS["docker"])
+    assert [word for word in argv if word.startswith("--mount=")] == [
+        '--mount=type=volume,source=work,"target=/home/ada/a,readonly",volume-nocopy',
+        "--mount=type=volume,source=home,target=/home/ada,volume-nocopy",
     ]
+    filler = oci_argv.create_filler("name", "project", "image", {"/place": "work"})
+    assert "--mount=type=volume,source=work,target=/place,volume-nocopy" in filler
+    assert filler[-2:] != ["--entrypoint=/-", "image"] and filler[-1] == "image"
+    assert "--network=none" in filler and "--pull=never" in filler
 
 
 def test_agent_of_an_image_without_a_shell() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -57,3 +58,39 @@ def test_what_starts_a_command_is_recognised_though_its_words_are_cut(before: st
     assert start_script.is_start(tuple(word[:64] for word in rendered))
     assert not start_script.is_start(("/bin/sh", "-c", "echo", "sh"))
     assert not start_script.is_start(())
+
+
+def test_a_signal_from_within_reaches_the_process_of_that_mark(tmp_path: Path) -> None:
+    """And no other: neither one of another mark, nor what an agent writes there."""
+    (tmp_path / "1000").mkdir()
+    (tmp_path / "1000/.entered-x; touch breached").write_text("one\n")
+    waiting = ("/bin/sh", "-c", "trap 'echo got; exit 7' USR1; echo on; while :; do sleep 0.01; done")
+    started = {}
+    for mark in ("one", "other"):
+        argv = start_script.start_argv(
+            waiting, pids=None, memory_bytes=None, before=there(start_script.MARK_SCRIPT, tmp_path)
+        )
+        started[mark] = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, text=True, env={"CLOISTER_ENTERED": mark, "PATH": "/usr/bin:/bin"}
+        )
+    try:
+        for process in started.values():
+            assert process.stdout is not None
+            assert process.stdout.readline() == "on\n"
+        for mark, code in (("none", 1), ("one", 0)):
+            argv = start_script.signal_argv(mark, signal.SIGUSR1)
+            argv[2] = there(argv[2], tmp_path)
+            assert subprocess.run(argv, cwd=tmp_path, check=False).returncode == code
+        assert started["one"].communicate(timeout=20)[0] == "got\n"
+        assert started["one"].returncode == 7
+        assert started["other"].poll() is None
+        assert not (tmp_path / "breached").exists()
+    finally:
+        for process in started.values():
+            process.kill()
+            process.communicate()
+
+
+def there(script: str, directory: Path) -> str:
+    assert "/run/user/" in script
+    return script.replace("/run/user/", f"{directory}/")

@@ -118,3 +118,24 @@ def test_a_process_outside_never_gets_one() -> None:
         finally:
             outside.kill()
             outside.wait()
+
+
+def test_where_nothing_is_seen_it_is_signalled_from_within() -> None:
+    """Until it is there; then, if it never is, the engine's client gets it."""
+    answers, asked = iter([False, True, False]), []
+
+    def within(mark: str, number: int) -> bool:
+        asked.append((mark, number))
+        return next(answers)
+
+    command = entered.Command(None, within)
+    assert command.can_be_seen
+    assert [command.send(signal.SIGTERM), command.send(signal.SIGTERM)] == [False, True]
+    client = subprocess.Popen(["sleep", "60"])
+    try:
+        command.leave_to(client.pid)
+        assert command.send(signal.SIGTERM)
+        assert client.wait(DEADLINE_S) == -signal.SIGTERM
+    finally:
+        client.kill()
+    assert asked == [(command.mark, signal.SIGTERM)] * 3

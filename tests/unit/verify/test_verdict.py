@@ -113,6 +113,7 @@ def test_what_comes_from_inside_is_made_printable_and_an_odd_success_counts() ->
     assert attempt.succeeded
     assert "\x1b" not in attempt.what
     assert len(attempt.got) == 400
+    assert verdict.parse(b'{"begun": true}') is None
     assert verdict.parse(b'{"done": true}') is None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import stat
 import tarfile
 from pathlib import Path
@@ -253,13 +255,18 @@ class Engine:
 
     def export(self, path: str) -> BinaryIO:
         out = io.BytesIO()
+        if not os.path.lexists(f"{self.root}{path}"):
+            raise FileNotFoundError(path)
         with tarfile.open(fileobj=out, mode="w|") as stream:
             stream.add(f"{self.root}{path}", arcname=os.path.basename(path))
         out.seek(0)
         return out
 
     def store(self, directory: str, stream: BinaryIO) -> None:
-        os.makedirs(f"{self.root}{directory}", exist_ok=True)
+        if directory == "/work":
+            os.makedirs(f"{self.root}{directory}", exist_ok=True)
+        if not os.path.isdir(f"{self.root}{directory}"):
+            raise FileNotFoundError(directory)
         with tarfile.open(fileobj=stream, mode="r|") as members:
             members.extractall(f"{self.root}{directory}")
 
@@ -269,7 +276,8 @@ def test_a_workspace_in_an_engines_volume(project: Project, home: Path, tmp_path
     stored = store.load(project, "main")
     assert stored is not None
     engine = Engine(tmp_path / "engine")
-    engine_files.seed(stored, engine, "/work/project", owner=(os.getuid(), os.getgid()))
+    me = (os.getuid(), os.getgid())
+    engine_files.send(stored.files, engine, "/work/project", owner=me)
     inside = tmp_path / "engine/work/project"
     assert (inside / ".git/HEAD").exists()
     assert (inside / "file").read_text() == "one\ntwo\nthree\nfour\n"
@@ -285,23 +293,71 @@ def test_a_workspace_in_an_engines_volume(project: Project, home: Path, tmp_path
             ("file", "changed"),
             ("made/x", "added"),
         ]
-    scratch = str(tmp_path)
-    assert (
-        engine_files.copy_out(
-            engine, "/work/project/made", f"{tmp_path}/got", guarded=project.workspace, scratch=scratch
-        )
-        == []
-    )
+    got = f"{tmp_path}/got"
+    shown = f"{project.workspace}/made"
+    guarded = project.workspace
+    assert engine_files.copy_out(engine, "/work/project/made", got, shown=shown, guarded=guarded) == []
     assert (tmp_path / "got/x").read_text() == "x"
-    engine_files.copy_in(
-        engine, f"{tmp_path}/got", "/work/project/given", owner=(os.getuid(), os.getgid()), scratch=scratch
-    )
-    assert (inside / "given/x").read_text() == "x"
+    for target, expected in (("given", "given/x"), ("made", "made/got/x"), ("made/", "made/got/x")):
+        engine_files.copy_in(engine, got, f"/work/project/{target}", shown=target, owner=me)
+        assert (inside / expected).read_text() == "x"
     (inside / "evil").symlink_to("/etc/passwd")
     with pytest.raises(WorkspaceError, match="symbolic link"):
-        engine_files.copy_out(
-            engine, "/work/project/evil", f"{tmp_path}/passwd", guarded=project.workspace, scratch=scratch
-        )
+        engine_files.copy_out(engine, "/work/project/evil", got, shown="evil", guarded=guarded)
+    with pytest.raises(WorkspaceError, match="there is no file 'nothing'"):
+        engine_files.copy_out(engine, "/work/project/nothing", got, shown="nothing", guarded=guarded)
+    with pytest.raises(WorkspaceError, match="there is no directory 'no/such'"):
+        engine_files.copy_in(engine, f"{got}/x", "/work/project/no/such/x", shown="no/such/x", owner=me)
+
+
+def test_a_mirror_that_cannot_be_made_whole_stays_as_it_was(
+    project: Project, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room: what is there is not taken for all there is (what it was fetched from is removed then)."""
+    materialise(project, "volume", "main", home=str(home))
+    stored = store.load(project, "main")
+    assert stored is not None
+    engine = Engine(tmp_path / "engine")
+    engine_files.send(stored.files, engine, "/work/project", owner=(os.getuid(), os.getgid()))
+    before = tree.entries(stored.files)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(WorkspaceError, match="no room"):
+        engine_files.refresh(stored, engine, "/work/project")
+    assert tree.entries(stored.files) == before
+
+
+def test_a_second_name_of_a_file_is_a_copy(place: Path) -> None:
+    target = place / "target"
+    target.mkdir()
+    stream = tar(
+        ("x/file", b"same", {"mode": 0o755, "mtime": 7}),
+        ("x/hard", None, {"type": tarfile.LNKTYPE, "linkname": "x/file"}),
+        ("x/link", "file", {}),
+        ("x/by-link", None, {"type": tarfile.LNKTYPE, "linkname": "x/link"}),
+        ("x/early", None, {"type": tarfile.LNKTYPE, "linkname": "x/late"}),
+        ("x/out", None, {"type": tarfile.LNKTYPE, "linkname": "x/../../file"}),
+        ("x/late", b"", {}),
+    )
+    said = archive.extract(stream, str(target), strip="x")
+    assert [line.partition(" ")[0] for line in said] == ["'by-link'", "'early'", "'out'"]
+    one, other = (target / "file").stat(), (target / "hard").stat()
+    assert (target / "hard").read_text() == "same"
+    assert (other.st_mode, other.st_mtime, other.st_ino != one.st_ino) == (one.st_mode, 7, True)
+
+
+def test_names_of_one_file_count_each(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AV: a short stream must not become a large tree."""
+    (place / "target").mkdir()
+    monkeypatch.setattr(archive, "SIZE_LIMIT_BYTES", 2500)
+    hard: dict[str, object] = {"type": tarfile.LNKTYPE, "linkname": "file"}
+    stream = tar(("file", b"x" * 1000, {}), ("one", None, hard), ("two", None, hard), ("three", None, hard))
+    with pytest.raises(UntrustedInputError, match="more files"):
+        archive.extract(stream, str(place / "target"))
+    assert len(list((place / "target").iterdir())) == 2
 
 
 def test_the_longest_place_counts() -> None:

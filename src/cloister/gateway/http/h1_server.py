@@ -4,6 +4,8 @@ Rule 1: a head has passed `strict.py` before it is looked at; what cannot be jud
 Rule 2: a request's body that its handler left is read on only a little; otherwise the connection ends, so that nothing
         of a refused request can be taken for the next one.
 Rule 3: a response that cannot be framed for its client (HTTP/1.0) ends with the connection.
+Rule 4: a handler is cancelled when nobody waits for its response: at once if the connection is broken, and after
+        `ended_s` without a byte of an answer if the client has ended its stream (docs/adr/0056).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from cloister.messages import Headers, RequestHead, ResponseHead
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from cloister.gateway.departures import Departures
     from cloister.gateway.http.streams import Handler
     from cloister.gateway.services import Deadlines
     from cloister.gateway.wire import Wire
@@ -37,6 +40,7 @@ async def serve(
     handler: Handler,
     *,
     deadlines: Deadlines,
+    departures: Departures,
     on_bad_request: Callable[[str, int], Awaitable[bytes]],
     first: bytes | None = None,
 ) -> None:
@@ -44,6 +48,27 @@ async def serve(
 
     `on_bad_request` gives the whole answer for a head that is refused, from a reason and a status.
     """
+    client = _Client(deadlines.ended_s)
+    try:
+        with departures.watched(wire.descriptor, client.departs):
+            async with client.limit:
+                await _requests(
+                    wire, handler, client, deadlines=deadlines, on_bad_request=on_bad_request, first=first
+                )
+    except TimeoutError:
+        if not client.left:
+            raise
+
+
+async def _requests(
+    wire: Wire,
+    handler: Handler,
+    client: _Client,
+    *,
+    deadlines: Deadlines,
+    on_bad_request: Callable[[str, int], Awaitable[bytes]],
+    first: bytes | None,
+) -> None:
     untrusted, idle = first, False
     while True:
         try:
@@ -58,7 +83,7 @@ async def serve(
         except UntrustedInputError as error:
             await _say(wire, await on_bad_request(f"bad request: {error}", 400), deadlines)
             return
-        stream = H1Downstream(wire, head)
+        stream = H1Downstream(wire, head, client)
         try:
             await handler(stream)
             if not await stream.settle(deadlines):
@@ -69,12 +94,58 @@ async def serve(
         untrusted, idle = None, True
 
 
+class _Client:
+    """Whether the client of a connection still waits for the response in hand. `limit`: of all that is done for it."""
+
+    __slots__ = ("_ended", "_ended_s", "_gone", "_taking", "limit")
+
+    def __init__(self, ended_s: float) -> None:
+        self._ended_s = ended_s
+        self._ended = False  # it sends no more: it may be half closed, or closed
+        self._gone = False  # the connection is broken
+        self._taking = False  # a part of the response is on its way to it: that it takes it is its own affair
+        self.limit = asyncio.timeout(None)
+
+    @property
+    def left(self) -> bool:
+        return self.limit.expired()
+
+    def departs(self, gone: bool) -> None:
+        self._ended = True
+        self._gone = self._gone or gone
+        self._shorten()
+
+    async def send(self, wire: Wire, data: bytes) -> None:
+        self._taking = True
+        self.moved()
+        try:
+            await wire.send(data)
+        finally:
+            self._taking = False
+            self.moved()
+
+    def moved(self) -> None:
+        """Something comes or goes: the time begins again."""
+        if self._ended:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        if self.limit.expired():
+            return
+        if self._taking:  # if it is gone, that will fail
+            self.limit.reschedule(None)
+        else:
+            now = asyncio.get_running_loop().time()
+            self.limit.reschedule(now if self._gone else now + self._ended_s)
+
+
 class H1Downstream:
     """A request of HTTP/1.x. See `streams.Downstream`. `keep_alive` may be set to False before the response's head."""
 
     __slots__ = (
         "_body",
         "_chunked",
+        "_client",
         "_continued",
         "_gone",
         "_held",
@@ -88,8 +159,9 @@ class H1Downstream:
     )
     h2 = False
 
-    def __init__(self, wire: Wire, head: strict.RequestHead) -> None:
+    def __init__(self, wire: Wire, head: strict.RequestHead, client: _Client) -> None:
         self._wire = wire
+        self._client = client
         self.request = _request(head)
         self.form = head.form
         self._minor = head.minor_version
@@ -106,13 +178,19 @@ class H1Downstream:
     def trailers(self) -> Headers:
         return self._body.trailers
 
+    @property
+    def left(self) -> bool:
+        return self._client.left
+
     async def read(self) -> bytes:
-        return await self._body.read()
+        part = await self._body.read()
+        self._client.moved()
+        return part
 
     async def send_continue(self) -> None:
         if not self._continued and not self.answered:
             self._continued = True
-            await self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await self._client.send(self._wire, b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def send_head(self, head: ResponseHead, *, ended: bool) -> None:
         bodiless = self.request.method == "HEAD" or head.status in _NO_BODY
@@ -146,14 +224,14 @@ class H1Downstream:
         if self._held:
             data, self._held = self._held, b""
             self.answered = True
-            await self._wire.send(data)
+            await self._client.send(self._wire, data)
 
     async def write(self, data: bytes) -> None:
         self.answered = True
         framed = chunk(data) if self._chunked else data
         if self._held:
             framed, self._held = self._held + framed, b""
-        await self._wire.send(framed)
+        await self._client.send(self._wire, framed)
 
     async def finish(self, trailers: Headers = ()) -> None:
         if not self.request.values(b"te"):  # only to who says that it takes them (RFC 9110 section 6.5.1)
@@ -162,7 +240,7 @@ class H1Downstream:
         if self._held or end:
             data, self._held = self._held + end, b""
             self.answered = True
-            await self._wire.send(data)
+            await self._client.send(self._wire, data)
         self._responded = True
 
     def abort(self) -> None:
@@ -175,7 +253,7 @@ class H1Downstream:
             b"sec-websocket-accept: %b\r\n%b\r\n" % (accept, lines(headers))
         )
         self.answered = self._gone = True
-        await self._wire.send(head)
+        await self._client.send(self._wire, head)
         return WireStream(self._wire)
 
     async def settle(self, deadlines: Deadlines) -> bool:

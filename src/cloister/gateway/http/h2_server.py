@@ -70,6 +70,7 @@ class _Server:
         try:
             async with asyncio.timeout(self._deadlines.idle_s) as self._idle:
                 await self._receive()
+            self._leave()
         except TimeoutError:
             connection.protocol.close_connection()
             await self._goodbye()
@@ -77,7 +78,7 @@ class _Server:
             await self._tell(str(error))
             await self._goodbye()
         except (OSError, GoneError):
-            pass  # the client has gone
+            self._leave()
         finally:
             self._idle = None
             connection.fail(GoneError("the client's connection has ended"))
@@ -133,8 +134,16 @@ class _Server:
     def _cancel(self, stream_id: int) -> None:
         """The client has reset a stream. If its response was whole, let the handler write that down."""
         task, downstream = self._tasks.get(stream_id, (None, None))
+        if downstream is not None:
+            downstream.left = not downstream.responded
         if task is not None and (downstream is None or not downstream.responded):
             task.cancel()
+
+    def _leave(self) -> None:
+        """The client has gone."""
+        for _, downstream in self._tasks.values():
+            if downstream is not None:
+                downstream.left = True
 
     async def _serve(self, downstream: H2Downstream) -> None:
         try:
@@ -184,6 +193,7 @@ class H2Downstream:
         "answered",
         "form",
         "keep_alive",
+        "left",
         "request",
         "responded",
     )
@@ -196,6 +206,7 @@ class H2Downstream:
         self.keep_alive = True
         self.answered = False
         self.responded = False
+        self.left = False
         self._continued = not request.expects_continue
 
     @property

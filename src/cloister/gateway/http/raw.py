@@ -31,3 +31,6 @@ class WireStream:
 
     def abort(self) -> None:
         self._wire.close()
+
+    def reset(self) -> None:
+        self._wire.reset()

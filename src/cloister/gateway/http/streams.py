@@ -33,6 +33,10 @@ class Downstream(Protocol):
     keep_alive: bool  # False: the connection ends after this response, where the protocol allows
 
     @property
+    def left(self) -> bool:
+        """Whether the handler was cancelled because nobody waits for the response any more."""
+
+    @property
     def trailers(self) -> Headers:
         """The request's; valid once `read` has given b""."""
 
@@ -116,7 +120,11 @@ class RawStream(Protocol):
     async def finish(self) -> None:
         """No more bytes from us; the peer may still send."""
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """End it; what was written may still arrive."""
+
+    def reset(self) -> None:
+        """End it so that what was written does not look whole."""
 
 
 Handler = Callable[[Downstream], Awaitable[None]]

@@ -94,9 +94,9 @@ async def relay(
     *,
     to_upstream: Callable[[], MessageFilter],
     to_client: Callable[[], MessageFilter],
-) -> Counts:
+    counts: Counts,
+) -> None:
     """Pass messages on until both sides have closed, or one has gone. The callables make a filter for each message."""
-    counts = Counts()
     ours = _Side(client, Connection(ConnectionType.SERVER))
     theirs = _Side(upstream, Connection(ConnectionType.CLIENT))
 
@@ -118,6 +118,9 @@ async def relay(
     except TimeoutError:
         counts.fault = "a side did not close"
         client.abort()
+    except asyncio.CancelledError:
+        upstream.reset()
+        raise
     except BaseExceptionGroup as failures:
         failure = failures.exceptions[0]
         if isinstance(failure, RefusedMessageError):
@@ -133,7 +136,6 @@ async def relay(
         client.abort()
     finally:
         upstream.abort()
-    return counts
 
 
 async def _pump(

@@ -1,4 +1,4 @@
-"""Run the probes that the host wants, tell of each, and wait to be let go."""
+"""Say that they begin, run the probes that the host wants, tell of each, and wait to be let go."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _ALARM_S = 150  # far above what they take; a loaded machine is no failed probe
 
 def main() -> None:
     signal.alarm(CONFIG.get("alarm_s", _ALARM_S))
+    say({"begun": True})
     wanted = CONFIG["only"]
     for name, function in PROBES.items():
         if name not in wanted:

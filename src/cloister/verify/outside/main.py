@@ -18,9 +18,9 @@ from cloister.verify.outside import (
     policies,
     repositories,
 )
+from cloister.verify.outside.turns import Turns
 from cloister.verify.outside.world import World
 
-TOKEN = b"t"
 AT_ONCE, AT_ONCE_WITH_ENGINE = 4, 2  # sandboxes are made by as many probes at a time
 
 PROBES: dict[str, Callable[[Probe, World], None]] = {
@@ -37,10 +37,11 @@ PROBES: dict[str, Callable[[Probe, World], None]] = {
 }
 
 
-def run(name: str, world: World, tokens: tuple[int, int]) -> int:
-    """Try it, once there is a token to be read; the result goes to standard output."""
+def run(name: str, world: World, turns: Turns) -> int:
+    """Try it in its turn; the result goes to standard output."""
     found = Probe()
-    os.read(tokens[0], 1)
+    if not turns.take():
+        return 0
     try:
         PROBES[name](found, world)
     except (CloisterError, OSError, ValueError) as error:
@@ -48,7 +49,7 @@ def run(name: str, world: World, tokens: tuple[int, int]) -> int:
             {"what": "the probe ran", "succeeded": False, "got": f"{type(error).__name__}: {error}"[:400]}
         )
     finally:
-        os.write(tokens[1], TOKEN)
+        turns.give()
     line = {"id": name, "attacks": found.attacks, "controls": found.controls, "notes": found.notes}
     _say({**line, "missing": found.missing})
     _say({"done": True})
