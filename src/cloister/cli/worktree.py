@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _list(repo: Repository, home: str) -> int:
     rows = [("NAME", "BRANCH", "STATE", "PATH")]
-    listed = worktrees.listed(repo)
+    listed = list(worktrees.listed(repo))
     if not listed:
         sys.stdout.write(
             "There is no work tree beside the repository; make one: cloister dev --worktree NAME\n"
