@@ -1,7 +1,7 @@
 """Take credentials' values out of what comes back, byte for byte.
 
-Rule 1: every spelling of which there are few: as it is, percent-encoded, JSON's and HTML's escapes, each of these also
-        of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets, so within `Basic`
+Rule 1: every spelling of which there are few: as it is, percent-encoded, JSON's (both also twice) and HTML's escapes,
+        each of these also of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets, so within `Basic`
         too), base32, hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true (ADR 0053).
 Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed; and that only where
         a value goes to. Elsewhere a server that works with the sandbox would see by the delay which guess begins one.
@@ -134,6 +134,8 @@ def _spellings(value: bytes) -> tuple[bytes, ...]:
         value,
         percent,
         re.sub(rb"%[0-9A-F]{2}", lambda match: match[0].lower(), percent),
+        percent.replace(b"%", b"%25"),  # a URL in a URL's query, as in a redirect to a log-in
+        json.dumps(escaped.decode())[1:-1].encode(),  # JSON in a text of JSON
         quote(value).encode(),
         quote(value, safe="-._~!$&'()*+,;=:@/").encode(),
         escaped,
