@@ -1,8 +1,9 @@
 """Take credentials' values out of what comes back, byte for byte.
 
 Rule 1: every spelling of which there are few: as it is, percent-encoded, JSON's (both also twice) and HTML's escapes,
-        each of these also of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets, so within `Basic`
-        too), base32, hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true (ADR 0053).
+        each of these also of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets,
+        so within `Basic` too), base32, hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true
+        (ADR 0053).
 Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed; and that only where
         a value goes to. Elsewhere a server that works with the sandbox would see by the delay which guess begins one.
 Rule 3: the same is masked however a stream is cut, and all of values that overlap, or of which one begins another.
