@@ -62,6 +62,7 @@ class Means:
     renew: Callable[[Values], Awaitable[Values | None]]
     outgoing: Callable[[RequestHead, Values], Outgoing]
     secrets: Callable[[], Sequence[Secret]] | None  # None: there are no credentials
+    gets_values: bool  # whether one is bound to where the request goes
     switch: Callable[[Downstream, Upstream, ResponseHead, Values], Awaitable[None]]
     deadlines: Deadlines
 
@@ -257,7 +258,7 @@ class Forward:
         """The response, as far as it comes. What cuts it short is in `progress.fault`; the client sees a reset."""
         secrets = self.means.secrets
         try:
-            incoming = Incoming(head, secrets)
+            incoming = Incoming(head, secrets, gets_values=self.means.gets_values)
         except UntrustedInputError as error:
             raise UpstreamError(f"the answer's body cannot be read: {error}") from None
         if incoming.head.length == 0:

@@ -153,6 +153,8 @@ ECHOES: list[bytes] = [
     VALUE,
     quote(VALUE, safe="").encode(),
     quote(VALUE, safe="").lower().encode(),
+    quote(quote(VALUE, safe=""), safe="").encode(),
+    json.dumps(json.dumps(VALUE.decode()))[3:-3].encode(),
     json.dumps(VALUE.decode())[1:-1].encode(),
     json.dumps(VALUE.decode())[1:-1].replace("/", "\\/").encode(),
     VALUE.hex().encode(),
