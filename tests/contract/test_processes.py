@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -72,6 +73,15 @@ def test_terminal(kept: World) -> None:
         process.kill()
         process.wait()
         os.close(main)
+
+
+def test_ls_tells_how_it_does(kept: World) -> None:
+    """From outside, or, where nothing is seen from here, in its own words."""
+    (found,) = json.loads(kept.cloister("ls", "--json").out)
+    assert found["running"] is True
+    assert found["processes"] >= 1
+    assert found["memory_bytes"] > 10_000
+    assert found["uptime_s"] > 0
 
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)

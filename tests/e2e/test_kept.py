@@ -75,7 +75,7 @@ def test_a_day(cloister: Cloister) -> None:
     assert cloister("exec", "true").err.startswith(
         "cloister: the sandbox 'main' does not run\n  → start it: cloister up"
     )
-    assert cloister("stop").code == 0
+    assert cloister("stop").out == f"main ({cloister.project}): does not run\n"
     assert cloister("up").code == 0
     assert cloister("exec", "cat", "/".join([str(cloister.home), "note"])).out == "kept\n"
     refused = cloister("rm")
@@ -405,6 +405,57 @@ def test_several_side_by_side(up: Cloister) -> None:
     assert (kept.code, "also that of second" in kept.err) == (2, True)
     assert up("stop", "--all").code == 0
     assert [one["running"] for one in listed(up)] == [False, False]
+
+
+def test_up_shows_what_bubblewrap_said(user_cloister: Cloister) -> None:
+    """The error points to it, and the supervisor has no terminal of its own."""
+    user_cloister.write(user_cloister.project / ".git/HEAD", "ref: refs/heads/main\n")
+    hidden = user_cloister.directory(user_cloister.project / ".ssh/inner")  # .ssh is masked
+    done = user_cloister("up", "-C", str(hidden))
+    assert done.code == 125
+    assert done.err.startswith("cloister: bwrap: Can't chdir to "), done
+    assert "\ncloister: bubblewrap could not make the sandbox; its message stands above\n" in done.err
+
+
+def test_stop_says_what_was_taken_away(up: Cloister) -> None:
+    """The supervisor has no terminal, and the user has one."""
+    assert up("exec", "--", "sh", "-c", "mkdir -p part/.vscode; echo {} > part/.vscode/tasks.json").code == 0
+    done = up("stop")
+    assert "cloister: quarantined 'part/.vscode': your tools would act on it; kept in '" in done.err, done
+    assert up("up").code == 0
+    assert up("rm", "--force").err == "", "what was said of an earlier end is not said again"
+
+
+def test_stop_leaves_nothing_of_a_name_that_is_none(up: Cloister) -> None:
+    assert up("stop", "--name", "nosuch").code == 125
+    assert not [path.name for path in (up.state / "sandboxes").iterdir() if "nosuch" in path.name]
+
+
+def test_rm_removes_the_volumes_of_one_that_is_forgotten(user_cloister: Cloister) -> None:
+    for name in ("main", "second"):
+        assert user_cloister("up", "-n", name, "--workspace-kind", "volume").code == 0
+        assert user_cloister("rm", "-n", name, "--force").code == 0
+    state = user_cloister.state
+    assert user_cloister("up", "-n", "third").code == 0
+    done = user_cloister("rm", "-n", "second", "--volumes")
+    assert "with its workspace; its home stays, which is also that of third" in done.out, done
+    assert not (state / "workspaces/second").exists()
+    assert user_cloister("rm", "-n", "third", "--force").code == 0
+    assert user_cloister("rm", "--volumes").out.endswith(": removed with its home\n")
+    assert {path.name for path in state.iterdir()} == {"audit"}
+    assert user_cloister("rm", "--volumes").code == 125
+
+
+def test_rm_leaves_the_home_of_a_run_alone(up: Cloister) -> None:
+    process = up.start("run", "--", "/bin/sh", "-c", "echo ready; exec cat")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        refused = up("rm", "--force", "--volumes")
+        assert (refused.code, "also that of a `cloister run`" in refused.err) == (2, True)
+        assert [one["running"] for one in listed(up)] == [True, True], "nothing is half done"
+    finally:
+        process.communicate("", timeout=30)
 
 
 @pytest.mark.parametrize("name", ["../x", "-rf", "", "Ü", "a" * 33, ".hidden", "a/b", "a b"])

@@ -57,6 +57,13 @@ def test_host_uid_is_not_root(cloister: Cloister, identity: Identity) -> None:
         process.communicate("", timeout=30)
 
 
+def test_a_stopped_pid_1_does_not_outlive_the_command(cloister: Cloister) -> None:
+    """A tracer that ends leaves what it has attached to stopped: nobody reaps the command, no signal ends anything."""
+    script = "import ctypes, sys; sys.exit(7 if ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0 else 8)"
+    done = cloister.run(*python(script))
+    assert (done.code, "had stopped the sandbox's first process" in done.err) == (137, True), done
+
+
 @pytest.mark.parametrize(
     "attempt",
     [

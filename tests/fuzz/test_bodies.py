@@ -62,6 +62,14 @@ def test_damaged_encodings_end_in_an_error_or_in_the_same(name: bytes, data: som
     assert _decoded(name, byte_by_byte(damaged)) == whole
 
 
+def _broken(text: bytes, width: int) -> bytes:
+    """With a line's end in it, or some."""
+    if not width:
+        return text
+    size, ending = (32, 3, 17, 1)[width - 1], (b"\n", b"\r\n", b"\\n", b"\n\n")[width - 1]
+    return ending.join(text[at : at + size] for at in range(0, len(text), size))
+
+
 def _texts() -> some.SearchStrategy[tuple[list[Secret], bytes]]:
     """Some secrets, and a text in which some of their spellings stand, whole or begun."""
 
@@ -69,7 +77,8 @@ def _texts() -> some.SearchStrategy[tuple[list[Secret], bytes]]:
         secrets = [Secret(str(number), value) for number, value in enumerate(values)]
         known = list(spellings(secrets).needles)
         return secrets, b"".join(
-            known[one % len(known)][: 1 + length % 40] + more for one, length, more in numbers
+            _broken(known[one % len(known)][: 1 + length % 40], one % 5) + more
+            for one, length, more in numbers
         )
 
     number = some.integers(min_value=0, max_value=1000)

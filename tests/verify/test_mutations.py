@@ -7,8 +7,9 @@ import re
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,17 @@ from cloister.verify.outside import main as outside
 from cloister.verify.probes import BY_ID, HOST, INSIDE, PROBES
 from cloister.verify.run import Options, Report, verify
 from cloister.verify.verdict import Outcome, Result, exit_code
-from tests.verify import gateway_mutations  # noqa: F401 - it adds to MUTATIONS
+from cloister.verify.witnesses import Witnesses
+from tests.verify import gateway_mutations, http_mutations  # noqa: F401 - they add to MUTATIONS
 from tests.verify.mutations import MUTATIONS
 
 # Mutation → probe → the ways that must be found open, each: an attack that cannot succeed shows nothing.
 WAYS: dict[str, dict[str, list[str]]] = tomllib.loads(
     (Path(__file__).parents[1] / "cases/verify_ways.toml").read_text()
+)
+# Probe, each of whose ways must be open in one of its weakened sandboxes → way of which only the origin can tell → mark.
+EACH: dict[str, dict[str, str]] = tomllib.loads(
+    (Path(__file__).parents[1] / "cases/verify_each_way.toml").read_text()
 )
 pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(240)]
 
@@ -85,6 +91,46 @@ def test_a_weakened_sandbox_is_breached(
     assert {
         (probe, way) for probe, ways in WAYS.get(name, {}).items() for way in ways if way not in found[probe]
     } == set()
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], bytes]:
+    """What has arrived outside."""
+    made: list[Witnesses] = []
+    original = Witnesses.__init__
+
+    def kept(self: Witnesses, **arguments: Any) -> None:
+        original(self, **arguments)
+        made.append(self)
+
+    monkeypatch.setattr(Witnesses, "__init__", kept)
+    return lambda: b"\n".join(one.seen for one in made)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_way_of_a_probe_is_open_in_a_weakened_sandbox(
+    name: str, environ: Mapping[str, str], seen: Callable[[], bytes], tmp_path: Path
+) -> None:
+    """What no weakened sandbox lets pass may be tried in a way that cannot succeed."""
+    tried: set[str] = set()
+    opened: set[str] = set()
+    for mutation in BY_ID[name].mutations:
+        with pytest.MonkeyPatch.context() as patch:
+            MUTATIONS[mutation](patch, tmp_path)
+            [result] = attacked(environ, name).results
+        told = [
+            re.fullmatch(r"first: attack (['\"])(.+?)\1: (succeeded|refused) .*", one)
+            for one in result.evidence
+        ]
+        tried |= {one[2] for one in told if one}
+        opened |= {one[2] for one in told if one and one[3] == "succeeded"}
+    outside = EACH[name]
+    assert set(outside) <= tried
+    opened |= {
+        way for way, mark in outside.items() if re.search(re.escape(mark).encode() + rb"(?![a-z])", seen())
+    }
+    assert len(tried) > 10
+    assert tried - opened == set()
 
 
 def breaches(result: Result) -> str:

@@ -217,6 +217,7 @@ def _clean_up() -> None:
 
 def _unknown(word: str, command: str | None, parser: argparse.ArgumentParser) -> UsageError:
     import difflib
+    import shlex
 
     what = "option" if word.startswith("-") else "argument"
     known = [option for action in _actions(parser) for option in action.option_strings]
@@ -224,6 +225,8 @@ def _unknown(word: str, command: str | None, parser: argparse.ArgumentParser) ->
         difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.7) if what == "option" else []
     )
     whole = f"cloister {command}" if command else "cloister"
+    if what == "argument" and "--name" in known:
+        near = [f"{whole} --name {shlex.quote(word)}"]
     return UsageError(
         f"`{whole}` has no {what} {word!r}" if what == "option" else f"`{whole}` does not take {word!r}",
         resolution=f"did you mean: {near[0]}" if near else f"run: {whole} --help",

@@ -47,5 +47,6 @@ def execute(arguments: argparse.Namespace) -> int:
     argv = ("/bin/sh", "-c", TMUX_SCRIPT) if terminal else attach.shell(started.record)
     code = attach.execute(started.record, attach.Command(argv=argv), os.environ)
     if terminal:
-        tell(f"{started.record.name!r} runs on; end it with: cloister stop")
+        stop = options.command_from_here("stop", started.project.workspace, started.record.name)
+        tell(f"{started.record.name!r} runs on; end it with: {stop}")
     return code

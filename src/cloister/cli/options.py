@@ -148,6 +148,15 @@ def directory(arguments: argparse.Namespace) -> str | None:
     return None if arguments.workspace is None else place.named(arguments.workspace)
 
 
+def command_from_here(verb: str, workspace: str, name: str) -> str:
+    """What to type in the current directory for a command about a sandbox of that workspace."""
+    from shlex import quote  # seldom
+
+    option = "" if name == catalogue.DEFAULT_NAME else f" --name {name}"
+    is_here = Which(name=name).project().workspace == workspace
+    return f"cloister {verb}{option}{'' if is_here else f' -C {quote(workspace)}'}"
+
+
 def live(which: Which) -> Record:
     """The live sandbox of that name. CloisterError if it does not run."""
     place = which.project()

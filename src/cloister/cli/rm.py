@@ -10,8 +10,8 @@ from cloister.cli.run import tell
 from cloister.config import directories
 from cloister.config.directories import Project
 from cloister.errors import UsageError
-from cloister.sandbox import catalogue
-from cloister.session import away, prepare, stop
+from cloister.sandbox import catalogue, registry
+from cloister.session import away, stop
 from cloister.system import files
 from cloister.workspaces import changes, clone, names, store
 
@@ -33,36 +33,72 @@ def execute(arguments: argparse.Namespace) -> int:
     """Forget it. Nothing of the workspace is touched."""
     which = options.Which.of(arguments)
     name, project = which.name, which.project()
-    # `cloister run`, and an `up` in vain, leave a workspace of the sandbox's own, too.
-    has_workspace = arguments.volumes and store.load(project, name) is not None
-    if not has_workspace and not os.path.isdir(project.sandboxes):
-        raise options.not_running(project, name)
-    files.make_private_directory(project.sandboxes)
+    if not os.path.isdir(project.sandboxes):
+        if not (arguments.volumes and _leaves_something(project, name)):
+            raise options.not_running(project, name)
+        files.make_private_directory(project.sandboxes)
     with files.locked(catalogue.lock_of(project, name)):
         record = catalogue.live(project, name)
-        if record is None and catalogue.load(project, name) is None and not has_workspace:
+        is_forgotten = record is None and catalogue.load(project, name) is None
+        if is_forgotten and not (arguments.volumes and _leaves_something(project, name)):
             catalogue.remove(project, name)  # the lock that was just made
             raise options.not_running(project, name)
-        if record is not None:
-            if not arguments.force:
-                option = "" if name == catalogue.DEFAULT_NAME else f" --name {name}"
-                raise UsageError(
-                    f"the sandbox {name!r} runs",
-                    resolution=f"stop it first: cloister stop{option}, or add --force",
-                )
-            stop.stop(record)
-            prepare.clean_up(project.shared, tell)
+        if record is not None and not arguments.force:
+            option = "" if name == catalogue.DEFAULT_NAME else f" --name {name}"
+            raise UsageError(
+                f"the sandbox {name!r} runs",
+                resolution=f"stop it first: cloister stop{option}, or add --force",
+            )
         if arguments.volumes:
-            if not arguments.force:
-                _check_brought_back(project, name)
-            _remove_home(project, name)
-            away.remove_workspace(project, name)
-            store.remove(project, name)
+            _check_volumes(project, name, is_forced=arguments.force)
+        if record is not None:
+            stop.end(project, record, tell)
+        gone = _remove_volumes(project, name) if arguments.volumes else ""
         catalogue.remove(project, name)
     if arguments.volumes:
         catalogue.forget_empty(project)
-    print(f"{name} ({project.workspace}): removed{' with its home' if arguments.volumes else ''}")
+    print(f"{name} ({project.workspace}): removed{gone}")
     return 0
+
+
+def _others(project: Project, name: str) -> str:
+    return ", ".join(one.name for one in catalogue.all_of(project) if one.name != name)
+
+
+def _check_volumes(project: Project, name: str, *, is_forced: bool) -> None:
+    """Refuse before anything is done."""
+    others = _others(project, name)
+    if others and store.load(project, name) is None:
+        raise UsageError(
+            f"the home of {name!r} is also that of {others}",
+            resolution="remove those first, or leave --volumes out",
+        )
+    if not others and any(
+        one.name != name and registry.alive(one.session) for one in registry.records(project.runs)
+    ):
+        raise UsageError(
+            f"the home of {name!r} is also that of a `cloister run`, which runs",
+            resolution="end that first, or leave --volumes out",
+        )
+    if not is_forced:
+        _check_brought_back(project, name)
+
+
+def _remove_volumes(project: Project, name: str) -> str:
+    """Remove what it keeps; says what went and what stays."""
+    away.remove_workspace(project, name)
+    store.remove(project, name)
+    if others := _others(project, name):
+        return f" with its workspace; its home stays, which is also that of {others}"
+    away.remove_homes(project)
+    files.remove_tree(project.home)
+    return " with its home"
+
+
+def _leaves_something(project: Project, name: str) -> bool:
+    """Whether one that is forgotten, or that `cloister run` made, has left what `--volumes` removes."""
+    is_main = name == catalogue.DEFAULT_NAME
+    return store.load(project, name) is not None or (is_main and os.path.isdir(project.home))
 
 
 def _check_brought_back(project: Project, name: str) -> None:
@@ -82,14 +118,3 @@ def _check_brought_back(project: Project, name: str) -> None:
             f"the workspace of {name!r} has changes, which would be lost",
             resolution=f"see them: cloister diff {name}   bring them back: cloister apply {name}   or add --force",
         )
-
-
-def _remove_home(project: Project, name: str) -> None:
-    others = [one.name for one in catalogue.all_of(project) if one.name != name]
-    if others:
-        raise UsageError(
-            f"the home of {name!r} is also that of {', '.join(others)}",
-            resolution="remove those first, or leave --volumes out",
-        )
-    away.remove_homes(project)
-    files.remove_tree(project.home)

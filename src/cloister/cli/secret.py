@@ -205,11 +205,14 @@ def works(credential: Credential, context: Context) -> str:
 
 
 def _told(value: Value, *, now: float) -> str:
+    from cloister.credentials.redact import LEAST_BYTES
+
     content = value.secret.reveal()
     end = "does not say when it expires"
     if value.expires_at is not None:
         end = f"expires {ends_in(value.expires_at, now=now)}"
-    return f"{len(content)} bytes, {end}, fingerprint {sha256(content).hexdigest()[:4]}"
+    short = "" if len(content) >= LEAST_BYTES else "; too short to be masked in answers"
+    return f"{len(content)} bytes, {end}, fingerprint {sha256(content).hexdigest()[:4]}{short}"
 
 
 def _indented(error: CredentialError) -> str:

@@ -9,7 +9,7 @@ from cloister.cli import options
 from cloister.cli.run import tell
 from cloister.config import directories
 from cloister.sandbox import catalogue
-from cloister.session import prepare, stop
+from cloister.session import stop
 from cloister.system import files
 
 
@@ -38,8 +38,10 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     which = options.Which.of(arguments)
     name, project = which.name, which.project()
-    if not _stop(project, name, arguments.time) and catalogue.load(project, name) is None:
-        raise options.not_running(project, name)
+    if not _stop(project, name, arguments.time):
+        if catalogue.load(project, name) is None:
+            raise options.not_running(project, name)
+        print(f"{name} ({project.workspace}): does not run")
     return 0
 
 
@@ -49,8 +51,9 @@ def _stop(project: directories.Project, name: str, grace_s: float) -> bool:
     with files.locked(catalogue.lock_of(project, name)):
         record = catalogue.live(project, name)
         if record is None:
+            if catalogue.load(project, name) is None:
+                catalogue.remove(project, name)  # the lock that was just made
             return False
-        stop.stop(record, grace_s=grace_s)
-        prepare.clean_up(project.shared, tell)
+        stop.end(project, record, tell, grace_s=grace_s)
     print(f"{name} ({record.workspace}): stopped")
     return True

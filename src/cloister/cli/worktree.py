@@ -51,7 +51,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _list(repo: Repository, home: str) -> int:
     rows = [("NAME", "BRANCH", "STATE", "PATH")]
-    for one in worktrees.listed(repo):
+    listed = list(worktrees.listed(repo))
+    if not listed:
+        sys.stdout.write(
+            "There is no work tree beside the repository; make one: cloister dev --worktree NAME\n"
+        )
+        return 0
+    for one in listed:
         rows.append((one.name, one.branch or "(detached)", _state(repo, one, home), one.path))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:

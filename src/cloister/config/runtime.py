@@ -57,6 +57,12 @@ def made(
         found = replace(found, runtime=_runtime(runtime, option("--runtime")))
     if image is not None:
         found = replace(found, image=_image(image, option("--image")))
+        if found.runtime == EMBEDDED:
+            raise option("--image").error(
+                "the embedded runtime has no image: its tools are those of this machine",
+                expected=f"--runtime {' or '.join(one for one in RUNTIMES if one != EMBEDDED)} with it",
+                found=image,
+            )
     if workspace is not None:
         found = replace(found, workspace=_one_of(workspace, WORKSPACES, option("--workspace-kind")))
     return found

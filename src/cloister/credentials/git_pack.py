@@ -9,7 +9,6 @@ Rule 3: raises UntrustedInputError only.
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from itertools import takewhile
 
@@ -27,6 +26,8 @@ class Commits:
     """The commits of one pack. `complete` once every object has been read."""
 
     def __init__(self, *, object_format: str = "sha1") -> None:
+        import hashlib  # loads OpenSSL, 1.3 MB: a gateway may never see a push
+
         self._hash = hashlib.sha256 if object_format == "sha256" else hashlib.sha1
         self._id_bytes = self._hash(usedforsecurity=False).digest_size
         self._buffer = bytearray()

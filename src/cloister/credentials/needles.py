@@ -2,45 +2,65 @@
 
 `in` needs a pass for each. The search of ahocorasick_rs compares many bytes at once for up to some 24 of them and reads
 10 GB/s; for more it is twenty times slower. So there are several searches, each of a few.
+
+Of texts that may be broken into lines, pieces are looked for (`broken.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
+from cloister.credentials.broken import Broken
+from cloister.credentials.search import search_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ahocorasick_rs import BytesAhoCorasick
 
 _AT_ONCE = 22
 _START = 3  # bytes by which the beginning of a needle is looked for
 
 
 class Needles:
-    """Some byte strings, the longest first. `longest` is that one's length in bytes, 1 if there are none."""
+    """Some byte strings, the longest first, and texts in base64 that may be broken into lines.
 
-    __slots__ = ("_all", "_begin", "_overlapping", "_searches", "_shorter", "_starting", "longest")
+    `longest` is the longest string's length in bytes, 1 if there are none.
+    """
 
-    def __init__(self, needles: Iterable[bytes]) -> None:
+    __slots__ = (
+        "_all",
+        "_begin",
+        "_broken",
+        "_overlapping",
+        "_searched",
+        "_searches",
+        "_shorter",
+        "_starting",
+        "longest",
+    )
+
+    def __init__(self, needles: Iterable[bytes], *, base64: Iterable[bytes] = ()) -> None:
         self._all = tuple(sorted(dict.fromkeys(needles), key=len, reverse=True))
-        groups = -(-len(self._all) // _AT_ONCE)
+        self._broken = Broken(base64)
+        self._searched = (*self._all, *self._broken.pieces)
+        groups = -(-len(self._searched) // _AT_ONCE)
         # Each with some of every kind: three first bytes or fewer, and it would look at every "%" of the data.
-        self._searches = [
-            BytesAhoCorasick(self._all[group::groups], matchkind=MatchKind.LeftmostLongest)
-            for group in range(groups)
-        ]
+        self._searches = [search_for(self._searched[group::groups], longest=True) for group in range(groups)]
         self._overlapping: BytesAhoCorasick | None = None  # made when something has been found: seldom
         self.longest = len(self._all[0]) if self._all else 1
         self._starting: dict[bytes, list[bytes]] = {}
         for needle in self._all:
             self._starting.setdefault(needle[:_START], []).append(needle)
         whole = [start for start in self._starting if len(start) == _START]
-        self._begin = BytesAhoCorasick(whole) if whole else None
+        self._begin = search_for(whole) if whole else None
         self._shorter = frozenset(needle[:length] for needle in self._all for length in range(1, _START))
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._all)
+        yield from self._all
+        yield from self._broken
 
     def any_in(self, data: bytes) -> bool:
-        """Whether one of them stands in the data."""
+        """Whether one of them may stand in the data."""
         return any(search.find_matches_as_indexes(data) for search in self._searches)
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
@@ -48,12 +68,20 @@ class Needles:
         if not self.any_in(data):
             return []
         if self._overlapping is None:
-            self._overlapping = BytesAhoCorasick(self._all)
-        matches = self._overlapping.find_matches_as_indexes(data, overlapping=True)
-        return joined((begin, end) for _, begin, end in matches)
+            self._overlapping = search_for(self._searched)
+        found: list[tuple[int, int]] = []
+        pieces: list[tuple[int, int]] = []
+        for number, begin, end in self._overlapping.find_matches_as_indexes(data, overlapping=True):
+            (found if number < len(self._all) else pieces).append((begin, end))
+        if pieces:
+            found += self._broken.spans(data, sorted(pieces))
+        return joined(found)
 
     def begun(self, data: bytes) -> int:
         """How many of the last bytes may be the beginning of one that is longer than they are."""
+        return max(self._begun(data), self._broken.begun(data))
+
+    def _begun(self, data: bytes) -> int:
         tail = data[-(self.longest - 1) :] if self.longest > 1 else b""
         if self._begin is not None:
             for _, at, _ in self._begin.find_matches_as_indexes(tail, overlapping=True):

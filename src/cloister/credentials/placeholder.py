@@ -10,7 +10,6 @@ Rule 3: a placeholder is worth nothing: a way to hide one that is not found (enc
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -146,6 +145,8 @@ _from_json: Callable[[re.Match[bytes]], bytes] = lambda match: (  # noqa: E731
 
 def _characters(alphabet: str, count: int, seed: bytes) -> str:
     """`count` characters of an alphabet, from a hash of the seed."""
+    import hashlib  # loads OpenSSL, 1.3 MB: not for a gateway, which makes none
+
     number = int.from_bytes(hashlib.shake_256(seed).digest(count + 16), "big")
     chosen = []
     for _ in range(count):

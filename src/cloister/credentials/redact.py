@@ -1,11 +1,13 @@
 """Take credentials' values out of what comes back, byte for byte.
 
-Rule 1: every spelling of which there are few: as it is, percent-encoded, JSON's and HTML's escapes, each of these also
-        of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets, so within `Basic`
-        too), base32, hexadecimal, UTF-16. What is found becomes as many "*": lengths stay true (ADR 0053).
-Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed.
+Rule 1: every spelling of which there are few: as it is, percent-encoded, JSON's (both also twice) and HTML's escapes,
+        each of these also of every byte, source code's escapes of every byte, base64 (any alignment, both alphabets,
+        so within `Basic` too, and broken into lines), base32, hexadecimal, UTF-16. What is found becomes as many "*":
+        lengths stay true (ADR 0053).
+Rule 2: nothing is held back but a tail that may begin a value, so that streams are not delayed; and that only where
+        a value goes to. Elsewhere a server that works with the sandbox would see by the delay which guess begins one.
 Rule 3: the same is masked however a stream is cut, and all of values that overlap, or of which one begins another.
-Rule 4: not seen: a value inside of an archive, encrypted, cut into pieces (be it by line breaks in base64), or
+Rule 4: not seen: a value inside of an archive, encrypted, cut into pieces, or
         spelled in a mixture, such as every second byte escaped.
 """
 
@@ -34,12 +36,20 @@ _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'
 
 
 class Redactor:
-    """Redacts one stream. `current` gives what is secret by now: a stream may be older than a value."""
+    """Redacts one stream. `current` gives what is secret by now: a stream may be older than a value.
+
+    `holds`: a value may come in two parts (Rule 2).
+    """
 
     def __init__(
-        self, secrets: Sequence[Secret], *, current: Callable[[], Sequence[Secret]] | None = None
+        self,
+        secrets: Sequence[Secret],
+        *,
+        current: Callable[[], Sequence[Secret]] | None = None,
+        holds: bool = True,
     ) -> None:
         self._current = current
+        self._holds = holds
         self._held = b""  # not masked yet: it may be the beginning of a value
         self._known = 0  # how many of its first bytes are the end of one
         self._learn(secrets)
@@ -54,7 +64,7 @@ class Redactor:
             self._learn(secrets)
         if self._held:
             data = self._held + data
-        return self._deliver(data, len(data) - self._needles.begun(data))
+        return self._deliver(data, len(data) - (self._needles.begun(data) if self._holds else 0))
 
     def end(self) -> bytes:
         """What was held back."""
@@ -107,8 +117,11 @@ def spellings(secrets: Sequence[Secret]) -> Spellings:
     known, found = _latest
     if known is secrets:
         return found
-    written = [spelling for secret in secrets for spelling in _spellings(secret.reveal())]
-    found = Spellings(Needles(written), Needles(spelling.lower() for spelling in written))
+    values = [secret.reveal() for secret in secrets if len(secret.reveal()) >= LEAST_BYTES]
+    written = [spelling for value in values for spelling in _spellings(value)]
+    encoded = [spelling for value in values for spelling in stable_base64(value)]
+    lower = Needles(spelling.lower() for spelling in (*written, *encoded))
+    found = Spellings(Needles(written, base64=encoded), lower)
     if isinstance(secrets, tuple):
         _latest = (secrets, found)
     return found
@@ -116,8 +129,6 @@ def spellings(secrets: Sequence[Secret]) -> Spellings:
 
 @lru_cache(maxsize=256)
 def _spellings(value: bytes) -> tuple[bytes, ...]:
-    if len(value) < LEAST_BYTES:
-        return ()
     percent = quote(value, safe="").encode()
     text = value.decode("utf-8", "surrogateescape")
     escaped = json.dumps(text)[1:-1].encode("ascii", "ignore")
@@ -125,6 +136,8 @@ def _spellings(value: bytes) -> tuple[bytes, ...]:
         value,
         percent,
         re.sub(rb"%[0-9A-F]{2}", lambda match: match[0].lower(), percent),
+        percent.replace(b"%", b"%25"),  # a URL in a URL's query, as in a redirect to a log-in
+        json.dumps(escaped.decode())[1:-1].encode(),  # JSON in a text of JSON
         quote(value).encode(),
         quote(value, safe="-._~!$&'()*+,;=:@/").encode(),
         escaped,
@@ -139,7 +152,6 @@ def _spellings(value: bytes) -> tuple[bytes, ...]:
         value.hex().encode(),
         value.hex().upper().encode(),
         *("".join(form % byte for byte in value).encode() for form in _EVERY_BYTE),
-        *stable_base64(value),
         *stable_base32(value),
     ]
     return tuple(dict.fromkeys(spelling for spelling in found if len(spelling) >= LEAST_BYTES))

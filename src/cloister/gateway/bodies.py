@@ -206,15 +206,20 @@ class MisplacedPlaceholderError(Exception):
 class Incoming:
     """The filters of a response's body. `head` is the response's head as the sandbox gets it."""
 
-    def __init__(self, head: ResponseHead, secrets: Callable[[], Sequence[Secret]] | None) -> None:
-        """`secrets` gives what is secret by now; None if this sandbox has no credentials."""
+    def __init__(
+        self, head: ResponseHead, secrets: Callable[[], Sequence[Secret]] | None, *, gets_values: bool
+    ) -> None:
+        """`secrets` gives what is secret by now; None if this sandbox has no credentials.
+
+        `gets_values`: whether a credential is bound to where this comes from.
+        """
         self._redactor: Redactor | None = None
         self._decoder: decode.Decoder | None = None
         self.head = head
         if secrets is None:
             return
         if head.length != 0:
-            self._redactor = Redactor(secrets(), current=secrets)
+            self._redactor = Redactor(secrets(), current=secrets, holds=gets_values)
         from cloister.credentials.redact import redact_head
 
         if self._redactor is not None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cloister.credentials import decode, sigv4
+from cloister.credentials import decode
 from cloister.errors import UntrustedInputError
 from cloister.gateway import prepare
 from cloister.gateway.bodies import Incoming, Outgoing, Source
@@ -62,6 +62,7 @@ class Means:
     renew: Callable[[Values], Awaitable[Values | None]]
     outgoing: Callable[[RequestHead, Values], Outgoing]
     secrets: Callable[[], Sequence[Secret]] | None  # None: there are no credentials
+    gets_values: bool  # whether one is bound to where the request goes
     switch: Callable[[Downstream, Upstream, ResponseHead, Values], Awaitable[None]]
     deadlines: Deadlines
 
@@ -214,6 +215,8 @@ class Forward:
 
     async def _whole(self, outgoing: Outgoing, body: bytes) -> bytes:
         """All of a body that must be hashed before its head can leave."""
+        from cloister.credentials import sigv4  # loads OpenSSL's hashes: only for what is signed
+
         whole = bytearray(body)
         try:
             async for piece in self._pieces(outgoing):
@@ -255,7 +258,7 @@ class Forward:
         """The response, as far as it comes. What cuts it short is in `progress.fault`; the client sees a reset."""
         secrets = self.means.secrets
         try:
-            incoming = Incoming(head, secrets)
+            incoming = Incoming(head, secrets, gets_values=self.means.gets_values)
         except UntrustedInputError as error:
             raise UpstreamError(f"the answer's body cannot be read: {error}") from None
         if incoming.head.length == 0:

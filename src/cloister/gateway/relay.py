@@ -39,6 +39,7 @@ async def switch(
     *,
     new_outgoing: Callable[[], Outgoing],
     secrets: Callable[[], Sequence[Secret]],
+    gets_values: bool,
     progress: Progress,
 ) -> None:
     """Answer 101 and relay until both sides have closed. UpstreamError if the upstream has not accepted.
@@ -58,7 +59,7 @@ async def switch(
             client,
             upstream.switch(),
             to_upstream=lambda: _Sent(new_outgoing(), misplaced),
-            to_client=lambda: Redactor(secrets(), current=secrets),
+            to_client=lambda: Redactor(secrets(), current=secrets, holds=gets_values),
             counts=counts,
         )
     finally:

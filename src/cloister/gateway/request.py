@@ -144,6 +144,7 @@ class Request:
 
     def _means(self, granted: GrantedRequest, uses: Uses) -> Means:
         services = self._services
+        gets_values = self._tls and bool(use.bound(services.policy, granted.host, granted.port))
         credentials = {chosen.credential.name: chosen.credential for chosen in uses.injected}
 
         async def renew(values: Mapping[str, Value]) -> Mapping[str, Value] | None:
@@ -171,6 +172,7 @@ class Request:
                 head,
                 new_outgoing=lambda: self._outgoing(granted, uses, self._head, values),
                 secrets=services.vault.known,
+                gets_values=gets_values,
                 progress=self._progress,
             )
 
@@ -179,6 +181,7 @@ class Request:
             renew=renew,
             outgoing=lambda head, values: self._outgoing(granted, uses, head, values),
             secrets=services.vault.known if services.watched else None,
+            gets_values=gets_values,
             switch=switch,
             deadlines=services.deadlines,
         )

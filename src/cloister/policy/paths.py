@@ -3,13 +3,14 @@
 Rule 1: `*` stands for characters within a segment, `**` alone between slashes for segments (at the end: at
         least one), everything else for itself. Matching is anchored at both ends and linear per `**`.
 Rule 2: a path that servers may read in two ways (dot segments, encoded separators, `;`, `//`, `\\`, needless
-        or double escapes …) has no canonical form: no path rule ever covers it (ATTACKS HTTP-4).
+        or double escapes, what is not UTF-8 …) has no canonical form: no path rule ever covers it (ATTACKS HTTP-4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import eq
+from urllib.parse import unquote_to_bytes
 
 from cloister.errors import UntrustedInputError
 from cloister.policy.match import PatternError
@@ -125,4 +126,9 @@ def _with_checked_escapes(path: str) -> str:
         if character in _UNRESERVED or character in _UNSAFE_ESCAPED or character < " " or character == "\x7f":
             raise UntrustedInputError(f"the path holds the escape '%{digits}'")
         parts.append(digits.upper() + piece[2:])
-    return "%".join(parts)
+    whole = "%".join(parts)
+    try:
+        unquote_to_bytes(whole).decode()  # strictly: no overlong form of "." or "/" (RFC 3629, section 10)
+    except UnicodeDecodeError:
+        raise UntrustedInputError("the path's escapes are not UTF-8") from None
+    return whole

@@ -91,7 +91,8 @@ _KNOWN = (
     Known(
         ("invalid mount path", "are you trying to mount", "error mounting", "bind source path does not exist"),
         "the {engine} engine cannot show the sandbox a file of this host",
-        "see the message above; if the engine runs in a virtual machine, share the project's directory with it",
+        "see the message above; if the engine runs in a virtual machine, share the project's directory with it; "
+        "if it runs on another one, name that: DOCKER_HOST=ssh://USER@HOST",
     ),
 )  # fmt: skip
 

@@ -38,7 +38,9 @@ OWN_MODULES = (
 _GATEWAY_PACKAGES = (
     "audit", "credentials", "gateway", "network", "outpost", "policy", "runtimes", "secrets", "system",
 )  # fmt: skip
-_FOREIGN = ("cryptography", "h2", "hpack", "hyperframe", "wsproto", "h11", "idna")
+_FOREIGN = (
+    "cryptography", "h2", "hpack", "hyperframe", "wsproto", "h11", "idna", "ahocorasick_rs", "brotli", "zstandard",
+)  # fmt: skip
 _NAME_SERVICE = "/etc/nsswitch.conf", b"hosts: files dns\n"
 _PROBE = """\
 import sys
@@ -53,9 +55,12 @@ print(json.dumps({{"modules": found, "mapped": mapped, "prefix": [sys.prefix, sy
 # What a gateway loads when it first needs it is loaded here: each module, and what a first use of some brings.
 _GATEWAY_TRIAL = """\
 from cloister.gateway import asyncio_without_ssl
-import importlib, os, socket, ssl
-import cloister.gateway, cloister.gateway.http, idna, encodings.idna, ipaddress, _strptime
-for package in (cloister.gateway, cloister.gateway.http):
+import contextlib, importlib, os, socket, ssl
+import cloister.credentials, cloister.gateway, cloister.gateway.http, cloister.policy.address
+import ahocorasick_rs, brotli, encodings.idna, idna, ipaddress, zstandard, _strptime
+with contextlib.suppress(ImportError):
+    import botocore.auth, botocore.awsrequest, botocore.credentials
+for package in (cloister.credentials, cloister.gateway, cloister.gateway.http):
     for name in sorted(os.listdir(package.__path__[0])):
         if name.endswith(".py") and name not in ("__init__.py", "ssh.py", "truststore.py"):
             importlib.import_module(package.__name__ + "." + name[:-3])

@@ -67,16 +67,7 @@ def check(workspace: str, home: str, environ: Mapping[str, str]) -> None:
             f"the workspace's path {workspace!r} contains a control character",
             resolution="rename the directory",
         )
-    if not os.path.lexists(workspace):
-        raise WorkspaceError(
-            f"the workspace {workspace!r} does not exist",
-            resolution=f"create it (`mkdir -p {workspace}`), or name another with --workspace",
-        )
-    if not os.path.isdir(workspace):
-        raise WorkspaceError(
-            f"the workspace {workspace!r} is not a directory",
-            resolution="name the directory that contains it with --workspace",
-        )
+    check_directory(workspace)
     real = os.path.realpath(workspace)
     reason = _reason_against(real, os.path.realpath(home), environ)
     if reason:
@@ -89,6 +80,22 @@ def check(workspace: str, home: str, environ: Mapping[str, str]) -> None:
         raise WorkspaceError(
             f"the workspace {real!r} is not writable by you",
             resolution=f"become its owner (`sudo chown -R $USER {real}`), or name another with --workspace",
+        )
+
+
+def check_directory(named: str) -> None:
+    """Raise WorkspaceError unless there is such a directory: a workspace above it does not make one of it."""
+    if not os.path.lexists(named):
+        from shlex import quote  # seldom
+
+        raise WorkspaceError(
+            f"the workspace {named!r} does not exist",
+            resolution=f"create it (`mkdir -p {quote(named)}`), or name another with --workspace",
+        )
+    if not os.path.isdir(named):
+        raise WorkspaceError(
+            f"the workspace {named!r} is not a directory",
+            resolution="name the directory that contains it with --workspace",
         )
 
 

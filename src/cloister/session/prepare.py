@@ -196,6 +196,7 @@ def _with_java(plan: plans.Plan, *, has_java: bool) -> plans.Plan:
 
 def find_project(start: str, home: str, environ: Mapping[str, str]) -> Project:
     """The project around `start`. WorkspaceError if it must not be one."""
+    workspace.check_directory(start)
     place = workspace.find(start, home)
     workspace.check(place, home, environ)
     return directories.project(place, environ)

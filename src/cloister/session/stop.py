@@ -10,13 +10,27 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from cloister.sandbox import registry
+from cloister.config.directories import Project
+from cloister.sandbox import catalogue, registry
+from cloister.session import prepare, said
 
 GRACE_S = 5.0
 _END_TIMEOUT_S = 20.0
+
+
+def end(
+    project: Project, record: registry.Record, tell: Callable[[str], None], *, grace_s: float = GRACE_S
+) -> None:
+    """Stop a sandbox that stays, clean up, and tell what its supervisor had to say about its end."""
+    log = catalogue.log_of(project, record.name)
+    before = said.size(log)
+    stop(record, grace_s=grace_s)
+    for notice in said.notices(log, before):
+        tell(notice)
+    prepare.clean_up(project.shared, tell)
 
 
 def stop(record: registry.Record, *, grace_s: float = GRACE_S) -> None:

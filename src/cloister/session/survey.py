@@ -5,6 +5,7 @@ Rule 1: looks only, and takes a sandbox that ends meanwhile as one that does not
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from contextlib import suppress
@@ -76,7 +77,15 @@ def _kept(project: directories.Project, kept: catalogue.Kept, record: registry.R
 
 
 def _running(project: directories.Project, record: registry.Record, profile: str, runtime: str) -> Seen:
-    pids = list(stop.inside(record.init)) if record.init is not None else []
+    if record.init is None and record.container is not None:
+        from cloister.session import look_within  # of a virtual or another machine only
+
+        said = look_within.look(record)
+        memory_bytes, processes, listens = said.memory_bytes, said.processes, said.listens
+    else:
+        pids = list(stop.inside(record.init)) if record.init is not None else []
+        memory_bytes, processes = _memory_bytes(record.cgroup, pids), len(pids) or None
+        listens = functools.partial(_listens, record)
     return Seen(
         name=record.name,
         sandbox_id=record.sandbox_id,
@@ -85,18 +94,17 @@ def _running(project: directories.Project, record: registry.Record, profile: str
         profile=profile,
         running=True,
         uptime_s=_uptime_s(record.session),
-        memory_bytes=_memory_bytes(record.cgroup, pids),
-        processes=len(pids) or None,
+        memory_bytes=memory_bytes,
+        processes=processes,
         refusals=_refusals(project.audit, record.sandbox_id),
         ports=tuple(
-            Port(
-                host=host,
-                sandbox=inside,
-                up=listeners.listens(record.init.pid, inside) if record.init is not None else None,
-            )
-            for host, inside in sorted(record.ports)
+            Port(host=host, sandbox=inside, up=listens(inside)) for host, inside in sorted(record.ports)
         ),
     )
+
+
+def _listens(record: registry.Record, port: int) -> bool | None:
+    return listeners.listens(record.init.pid, port) if record.init is not None else None
 
 
 def _uptime_s(session: registry.Process) -> float:

@@ -22,7 +22,7 @@ from cloister import errors
 from cloister.errors import CloisterError, HostError
 from cloister.sandbox import catalogue, plan, registry
 from cloister.sandbox import facts as host_facts
-from cloister.session import prepare, stop
+from cloister.session import prepare, said, stop
 from cloister.session.run import RunOptions, run
 from cloister.system import files
 from cloister.values import dataclass
@@ -74,8 +74,7 @@ def up(options: UpOptions, environ: Mapping[str, str], tell: Callable[[str], Non
         if running is not None:
             if not options.anew and _is_current(running, wanted, environ):
                 return Up(project=project, record=running, how="running")
-            stop.stop(running)
-            prepare.clean_up(project.shared, tell)
+            stop.end(project, running, tell)
             how = "recreated"
         catalogue.store(
             project,
@@ -131,11 +130,12 @@ def _start(
     options: RunOptions, project: Project, environ: Mapping[str, str], tell: Callable[[str], None]
 ) -> None:
     """Fork the supervisor, and wait until it says how its start has ended."""
+    log = catalogue.log_of(project, options.name)
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _supervise(options, environ, writing, log=catalogue.log_of(project, options.name))
+        _supervise(options, environ, writing, log=log)
     os.close(writing)
     with open(reading, "rb", buffering=0) as pipe:
         try:
@@ -143,6 +143,8 @@ def _start(
         except BaseException:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+            for line in said.of_others(log):  # bubblewrap's, to which the error points
+                tell(line)
             raise
 
 
@@ -215,9 +217,8 @@ class _Reporter:
         self._pipe: int | None = pipe
 
     def tell(self, notice: str) -> None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with suppress(OSError):  # the disk may be full: the sandbox goes on
-            os.write(2, f"{stamp} {notice}\n".encode(errors="backslashreplace"))
+            os.write(2, said.stamped(notice).encode(errors="backslashreplace"))
         self._send({"tell": notice})
 
     def started(self) -> None:

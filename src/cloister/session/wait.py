@@ -2,6 +2,7 @@
 
 Rule 1: signals are forwarded to the command, as `foreground.py` says; those that come before there is one wait.
 Rule 2: no gateway, no sandbox: if it dies the command is killed, and the user is told.
+Rule 3: no command, no sandbox: a program in it can stop its pid 1 (ptrace), which then never ends by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PING_INTERVAL_MS = 4000
 _RETRY_MS = 10
+_UNREAPED_MS = 500  # by then a pid 1 that lives has noticed
 _HOLDER_ENDED = "start it again; see whether the engine is well"
 _GUARD_AFTER_MS = 50  # a command that ends before that costs no guard; until then one looks when it begins
 _END_TIMEOUT_MS = 5000
@@ -44,6 +46,7 @@ class Waiter:
         self._made = False
         self._init_pidfd: int | None = None
         self._report = b""
+        self._unreaped: int | None = None  # the command, if it had ended when last looked at
         self._signals = Signals(self._forward)
 
     def wait(self, running: Running, gateway: Gateway, guard: Callable[[int], Guard]) -> int:
@@ -83,6 +86,8 @@ class Waiter:
             while True:
                 self._signals.flush()
                 wait_ms = _RETRY_MS if self._signals.pending else PING_INTERVAL_MS
+                if self._unreaped is not None:
+                    wait_ms = min(wait_ms, _UNREAPED_MS)
                 if guard is not None and guarding is None:
                     wait_ms = min(wait_ms, _GUARD_AFTER_MS)
                 asked = gateway.question.terminal if gateway.question is not None else None
@@ -97,6 +102,7 @@ class Waiter:
                     guarding = self._guarded(guard, poll)
                 elif not ready and not self._signals.pending:
                     gateway.ping(self._tell)
+                    self._end_without_command()
                 if guarding is not None and (not ready or guarding.fileno() in ready):
                     guarding.restore()
                 if watched is not None and watched in ready and not hear():
@@ -115,6 +121,25 @@ class Waiter:
             os.close(process)
             if guarding is not None:
                 guarding.close()
+
+    def _end_without_command(self) -> None:
+        before, self._unreaped = self._unreaped, self._ended_command()
+        if before is None or before != self._unreaped or self._init_pidfd is None:
+            return
+        self._tell(
+            "the command has ended, but a program of it had stopped the sandbox's first process: killed"
+        )
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._init_pidfd, signal.SIGKILL)
+
+    def _ended_command(self) -> int | None:
+        """The command, if it has ended and nobody has noticed."""
+        try:
+            first = registry.children(self._init)[0] if self._init is not None else None
+            with open(f"/proc/{first}/stat", "rb") as file:
+                return first if file.read().rpartition(b")")[2].startswith(b" Z") else None
+        except (OSError, ValueError, IndexError):
+            return None
 
     def _guarded(self, guard: Callable[[int], Guard], poll: select.poll) -> Guard | None:
         """The guard of the mounts, once they are all made: of bubblewrap's, when the sandbox's pid 1 has a child."""

@@ -192,6 +192,11 @@ def _echo_base64(peer: Peer, arrived: Arrived) -> bool:
     return _send(peer, base64.b64encode(arrived.credential) + b"\n")
 
 
+def _echo_lines(peer: Peer, arrived: Arrived) -> bool:
+    """In MIME's lines, of which the first ends within the value."""
+    return _send(peer, base64.encodebytes(b"." * 40 + arrived.credential))
+
+
 def _zipped(data: bytes, window_bits: int) -> bytes:
     packer = zlib.compressobj(wbits=window_bits)
     return packer.compress(data) + packer.flush()
@@ -322,6 +327,7 @@ def _frame(payload: bytes) -> bytes:
 ROUTES: Mapping[str, Route] = {
     "/echo": _echo,
     "/echo-base64": _echo_base64,
+    "/echo-lines": _echo_lines,
     "/echo-gzip": _echo_gzip,
     "/echo-deflate": _echo_deflate,
     "/echo-split": _echo_split,

@@ -175,7 +175,8 @@ PROBES: tuple[Probe, ...] = (
     ),
     _probe(
         "ID-9", SECRETS, "An upstream that echoes the credential is masked.",
-        "an echo in head, body, trailer, redirect and WebSocket; in base64, compressed, split", "unwatched",
+        "an echo in head, body, trailer, redirect and WebSocket; in base64, also in lines, compressed, split",
+        "unwatched",
     ),
     _probe(
         "ID-10", SECRETS, "A credential whose value or file is no good is not sent.",
@@ -206,13 +207,13 @@ PROBES: tuple[Probe, ...] = (
         "HTTP-3", EXIT, "A body is what its framing says, and no more; what was cut is not taken for whole.",
         "chunk sizes, extensions, trailers, bodies and answers that are shorter or longer than they say",
         "lenient-bodies",
-        also=("forwards-trailers", ),
+        also=("forwards-trailers", "forwards-extensions", "lenient-answers", "any-path"),
     ),
     _probe("HTTP-4", EXIT, "A rule's paths cannot be dodged.", "dots, escapes, slashes, parameters", "any-path"),
     _probe(
         "HTTP-5", EXIT, "HTTP/2 is judged as HTTP/1.1 is, is not spoken unasked, and cannot be used to flood.",
         "pseudo-headers, line ends in values, lengths, h2c, prior knowledge; resets, CONTINUATION, pings", "lenient-h2",
-        also=("endures-floods", ),
+        also=("endures-floods", "unjudged-h2", "h2-unasked"),
     ),
     _probe(
         "HTTP-6", EXIT, "Only a WebSocket that was asked for and accepted switches protocols.",

@@ -48,7 +48,7 @@ def copy_out(access: Access, path: str, destination: str, *, shown: str, guarded
             with closing(access.export(path)) as stream:
                 left_out = archive.extract(stream, place)
         except FileNotFoundError:
-            raise _missing(shown) from None
+            raise transfer.missing(shown) from None
         return left_out + transfer.copy_out(
             place, name, os.path.basename(shown) or name, destination, shown=shown, guarded=guarded
         )
@@ -58,7 +58,7 @@ def copy_in(access: Access, source: str, path: str, *, shown: str, owner: tuple[
     """As `transfer.into`: a file or a directory of the host, to `path`, which the user knows as `shown`."""
     real = os.path.realpath(source)
     if not os.path.lexists(real):
-        raise _missing(source)
+        raise transfer.missing(source)
     directory, name = os.path.split(real)
     target, last = os.path.split(path.rstrip("/"))
     if path.endswith("/") or _is_directory(access, path):
@@ -91,7 +91,3 @@ def _is_directory(access: Access, path: str) -> bool:
             return archive.begins_with_directory(stream)
     except FileNotFoundError:
         return False
-
-
-def _missing(shown: str) -> WorkspaceError:
-    return WorkspaceError(f"there is no file {shown!r}", resolution="look how it is spelt")

@@ -81,7 +81,7 @@ def into(mounted: Mounted, source: str, path: str) -> list[str]:
     """Copy from the host into the sandbox; returns what was left out."""
     real = os.path.realpath(source)
     if not os.path.lexists(real):
-        raise WorkspaceError(f"there is no file {source!r}", resolution="look how it is spelt")
+        raise missing(source)
     root, below = mounted.locate(path)
     if path.endswith("/") or not below or os.path.isdir(os.path.join(root, below)):
         below = f"{below}/{os.path.basename(real)}".lstrip("/")
@@ -109,7 +109,7 @@ def host_place(destination: str, guarded: str) -> str:
 
 def _copy(root: str, below: str, target: str, name: str, *, shown: str, is_untrusted: bool) -> list[str]:
     """Copy one file or tree of `root` to `name` below `target`."""
-    found = _look(root, below)
+    found = _look(root, below, is_untrusted=is_untrusted)
     try:
         return _copy_found(root, target, name, found, shown=shown, is_untrusted=is_untrusted)
     except (NotADirectoryError, IsADirectoryError) as error:
@@ -144,7 +144,7 @@ def _copy_found(
     return left_out
 
 
-def _look(root: str, below: str) -> Entry:
+def _look(root: str, below: str, *, is_untrusted: bool) -> Entry:
     """What lies at a path below `root`. WorkspaceError if nothing does, or only behind a link."""
     if not below:
         return Entry(path="", kind="directory")
@@ -159,7 +159,7 @@ def _look(root: str, below: str) -> Entry:
             resolution="name what it leads to, by its own path",
         ) from error
     if found is None:
-        raise WorkspaceError(f"there is no file {below!r}", resolution="look how it is spelt")
+        raise missing(below, " in the sandbox" if is_untrusted else "")
     return found
 
 
@@ -182,6 +182,11 @@ def _put(source: str, entry: Entry, place: str) -> str:
     except OSError as error:
         return error.strerror or "it cannot be written"
     return ""
+
+
+def missing(path: str, where: str = "") -> WorkspaceError:
+    """There is nothing at a path that the user named."""
+    return WorkspaceError(f"there is no file {path!r}{where}", resolution="look how it is spelt")
 
 
 def _reason_against(entry: Entry) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from cloister import cli
-from cloister.cli import run
+from cloister.cli import options, run
 
 
 def _raising(error: BaseException) -> Callable[[object], int]:
@@ -47,6 +48,24 @@ def test_no_traceback_ever(
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("command", ["stop", "rm", "up", "shell"])
+def test_a_name_without_its_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.dispatch([command, "review"]) == 2
+    assert f"did you mean: cloister {command} --name review\n" in capsys.readouterr().err
+
+
+def test_what_to_type_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox of another directory is not the one that a plain `cloister stop` here is about."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    here, there = tmp_path / "here", tmp_path / "over there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    assert options.command_from_here("stop", str(here), "main") == "cloister stop"
+    assert options.command_from_here("stop", str(here), "review") == "cloister stop --name review"
+    assert options.command_from_here("stop", str(there), "main") == f"cloister stop -C '{there}'"
 
 
 def test_a_traceback_for_a_report(

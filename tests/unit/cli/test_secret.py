@@ -118,6 +118,14 @@ def test_test_says_what_works_and_what_does_not(capsys: pytest.CaptureFixture[st
     assert "s3cret" not in output
 
 
+def test_test_tells_what_is_too_short_to_be_masked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_TOKEN", "12345")
+    assert call("test", "api") == 0
+    assert capsys.readouterr().out.endswith("; too short to be masked in answers\n")
+
+
 def test_test_tells_the_end(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     program = tmp_path / "my-vault"
     program.write_text('#!/bin/sh\necho "{\\"value\\": \\"s3cret\\", \\"expires_in\\": $LIFE}"\n')

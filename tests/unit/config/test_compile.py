@@ -172,6 +172,10 @@ def test_defaults() -> None:
     [
         (Overrides(allow=("*",)), '--allow: "*" would allow every host'),
         (Overrides(profile="agnet"), "--profile: unknown profile"),
+        (
+            Overrides(image="a"),
+            "--image: the embedded runtime has no image: its tools are those of this machine",
+        ),
         (Overrides(memory="x"), "--memory: this is no size of memory"),
     ],
 )

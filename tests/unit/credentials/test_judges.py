@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -152,6 +153,8 @@ ECHOES: list[bytes] = [
     VALUE,
     quote(VALUE, safe="").encode(),
     quote(VALUE, safe="").lower().encode(),
+    quote(quote(VALUE, safe=""), safe="").encode(),
+    json.dumps(json.dumps(VALUE.decode()))[3:-3].encode(),
     json.dumps(VALUE.decode())[1:-1].encode(),
     json.dumps(VALUE.decode())[1:-1].replace("/", "\\/").encode(),
     VALUE.hex().encode(),
@@ -183,6 +186,75 @@ def test_id_9_an_echo_in_base64_does_not_give_the_value(before: bytes) -> None:
     assert b"********" in made
     kept = base64.b64decode(made.replace(b"*", b"A").ljust(len(data), b"A") + b"==", validate=False)
     assert secret.reveal()[3:-3] not in kept
+
+
+def lines(text: bytes, width: int, ending: bytes) -> bytes:
+    return ending.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+BREAKS = [
+    pytest.param(76, b"\r\n", id="MIME"),
+    pytest.param(64, b"\n", id="PEM"),
+    pytest.param(64, b"\r\n    ", id="PEM in YAML"),
+    pytest.param(60, b"\\n", id="in JSON"),
+    pytest.param(76, b"\\r\\n", id="MIME in JSON"),
+    pytest.param(32, b"\n", id="short lines"),
+]
+LENGTHS = {"short": 7, "a token's": 40, "just a line": 57, "two lines": 93, "a key's": 1700}
+
+
+@pytest.mark.parametrize("safe", [False, True])
+@pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize(("width", "ending"), BREAKS)
+def test_id_9_an_echo_in_base64_that_is_broken_into_lines(
+    width: int, ending: bytes, length: int, safe: bool
+) -> None:
+    """At every place of the break, in every alignment, in one piece and in many: at most two characters stay."""
+    value = random.Random(length).randbytes(length)  # all characters
+    secrets = (Secret("api", value),)
+    for before in range(width if length < 100 else 3):
+        plain = b"x" * before + value + b" and more"
+        written = base64.urlsafe_b64encode(plain) if safe else base64.b64encode(plain)
+        data = b"key: " + lines(written, width, ending) + ending
+        made = redacted(secrets, data, len(data))
+        assert len(made) == len(data)
+        stable = range((before * 8 + 5) // 6, (before + length) * 8 // 6)
+        places = [5 + at + at // width * len(ending) for at in stable]
+        assert bytes(data[place] for place in places) in written  # the test looks where it should
+        assert sum(made[place] != ord("*") for place in places) <= 2, before
+        assert before % 7 or redacted(secrets, data, 1 if length < 50 else 61) == made, before
+
+
+def redacted(secrets: tuple[Secret, ...], data: bytes, step: int) -> bytes:
+    redactor = Redactor(secrets)
+    parts = [redactor.feed(data[at : at + step]) for at in range(0, len(data), step)]
+    return b"".join(parts) + redactor.end()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"%b\n\n%b", id="an empty line"),
+        pytest.param(b"%b, %b", id="no break"),
+        pytest.param(b"%b" + b"\n" + b" " * 300 + b"%b", id="too long a break"),
+    ],
+)
+def test_what_is_no_line_break_joins_nothing(data: bytes) -> None:
+    secret = Secret("api", b"a-rather-long-secret-value-0123456789")
+    written = base64.b64encode(secret.reveal())
+    text = data % (written[:20], written[20:])
+    for step in (1, 5, len(text)):
+        assert redacted((secret,), text, step) == text
+
+
+def test_an_event_is_not_held_back_for_a_break() -> None:
+    """What ends with an empty line is a whole event of a stream; the last letter begins the value in base64."""
+    secrets = (Secret("api", b"a-rather-long-secret-value-0123456789"),)
+    written = base64.b64encode(secrets[0].reveal())
+    for length in range(1, len(written)):
+        event = b"data: " + written[:length] + b"\n\n"
+        assert Redactor(secrets).feed(event)[-2:] == (b"\n\n")
+    assert Redactor(secrets).feed(b"a line that ends so: " + written[:2] + b"\n").endswith(b"\n")
 
 
 @pytest.mark.parametrize("before", [b"", b"u", b"us", b"use", b"user", b"user:"])

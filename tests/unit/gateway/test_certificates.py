@@ -212,6 +212,18 @@ def test_step_0_imports_nothing_slow() -> None:
     assert done.stdout.strip() in ("[]", "['re']")  # 3.11's typing needs re
 
 
+def test_an_idle_gateway_has_loaded_nothing_that_only_some_sandboxes_need() -> None:
+    """OpenSSL's hashes, the search for values, HTTP/2, WebSockets, signatures: 5 MB together."""
+    program = (
+        "import sys; from cloister.gateway import authority, asyncio_without_ssl, daemon; authority.Authority('x');"
+        "from cloister.credentials import needles; needles.Needles(());"
+        "print([name for name in ('_hashlib', 'ssl', 'ahocorasick_rs', 'h2', 'wsproto', 'datetime', 'brotli',"
+        "'cloister.credentials.sigv4', 'cloister.gateway.tls') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_pem_lines() -> None:
     text = certificates.pem(bytes(100)).decode().splitlines()
     assert max(map(len, text[1:-1])) == 64

@@ -6,6 +6,7 @@ import base64
 import gzip
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -206,6 +207,33 @@ def test_id_9_an_echo_over_parts_and_gzip_is_masked(start: Start) -> None:
         answer = read_answer(connection)
         body = b"".join(answer.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2])
         assert body == b"before " + b"*" * len(SECRET) + b" behind"
+
+
+def test_a_delay_tells_no_other_host_what_begins_a_value(start: Start) -> None:
+    """A server that works with the sandbox sends guesses, and waits: what is held back would be a right one."""
+    delivered = threading.Event()
+
+    def serve(_: Seen, sock: socket.socket) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += sock.recv(65536)
+        if OTHER.encode() not in data:
+            sock.sendall(OK)
+            return
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + SECRET[:8].encode())
+        delivered.wait(10)
+        sock.sendall(SECRET.encode())
+
+    world = start(serve)
+    assert world.ask(get()).endswith(b"ok"), "the value is known from now on"
+    connection = world.tls(OTHER)
+    connection.settimeout(5)
+    connection.sendall(get(host=OTHER))
+    answer = b""
+    while not answer.endswith(SECRET[:8].encode()):
+        answer += connection.recv(65536)
+    delivered.set()
+    assert connection.recv(65536) == b"*" * len(SECRET), "whole, it is masked there too"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ DODGES = (
     ("/repos/acme%2fsecret", "the escape '%2f'"),
     ("/repos/acme%5csecret", "the escape '%5c'"),
     ("/repos/acme/%252e%252e/secret", "the escape '%25'"),
+    ("/repos/acme/%c0%ae%c0%ae/secret", "escapes are not UTF-8"),
     ("/repos/acme/%00", "the escape '%00'"),
     ("/repos/acme/x;/../secret", "';'"),
     ("/repos/acme/..;/secret", "';'"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,48 @@ def test_the_gateways_image_is_named_by_all_that_is_in_it() -> None:
     ]
     assert set(oci_runtime.OWN_MODULES) <= ours, "the holder runs in it too"
     assert "/etc/nsswitch.conf" in names
+
+
+# What the gateway's modules import only on the host, or where they find it.
+NOT_IN_A_CONTAINER = {
+    "_sha2", "_sha256", "botocore", "botocore.awsrequest", "botocore.credentials", "cloister.gateway.ssh",
+    "cloister.gateway.truststore", "cloister.secrets.aws", "cloister.system.proc", "difflib", "importlib.util", "pwd", "shutil", "tarfile",
+}  # fmt: skip
+
+
+def test_what_the_gateway_imports_late_is_in_its_image() -> None:
+    """A name that is no pin, an answer in Brotli: what is loaded when it is first needed must be there then."""
+    found = oci_runtime._look(os.path.realpath(sys.executable), oci_runtime.GATEWAY)["modules"]
+    assert isinstance(found, dict)
+    wanted = {
+        (module, name)
+        for module, path in found.items()
+        if module.startswith("cloister.") and str(path).endswith(".py")
+        for name in late_imports(Path(str(path)))
+    }
+    assert ("cloister.gateway.upstream", "cloister.policy.address") in wanted
+    builtin = {*sys.builtin_module_names, "__future__"}
+    assert {
+        pair for pair in wanted if pair[1] not in found and pair[1] not in NOT_IN_A_CONTAINER | builtin
+    } == set()
+
+
+def late_imports(path: Path) -> Iterator[str]:
+    package = Path(oci_runtime.__file__).parents[2]
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for one in ast.walk(function):
+            if isinstance(one, ast.Import):
+                yield from (alias.name for alias in one.names)
+            elif isinstance(one, ast.ImportFrom) and one.module:
+                yield one.module
+                below = package.joinpath(*one.module.split("."))
+                yield from (
+                    f"{one.module}.{alias.name}"
+                    for alias in one.names
+                    if (below / f"{alias.name}.py").exists()
+                )
 
 
 def test_it_holds_one_program_and_nothing_set_user_id(contents: dict[str, tarfile.TarInfo]) -> None:

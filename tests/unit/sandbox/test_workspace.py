@@ -7,6 +7,7 @@ import pytest
 
 from cloister.errors import WorkspaceError
 from cloister.sandbox import workspace
+from cloister.session import prepare
 
 
 @pytest.fixture
@@ -51,6 +52,16 @@ def test_find_never_climbs_to_the_home(home: Path) -> None:
     start = made(home / "notes" / "deep")
     assert workspace.find(start, str(home)) == start
     assert workspace.find(str(home), str(home)) == str(home)
+
+
+def test_a_directory_that_is_none_makes_no_workspace_of_the_one_above(home: Path) -> None:
+    (home / "project" / ".git").mkdir(parents=True)
+    (home / "project" / ".git" / "HEAD").touch()
+    (home / "project" / "file").touch()
+    for name, said in (("no such", "does not exist"), ("file", "is not a directory")):
+        with pytest.raises(WorkspaceError, match=said) as refused:
+            prepare.find_project(str(home / "project" / name), str(home), {})
+        assert name != "no such" or f"mkdir -p '{home}/project/no such'" in refused.value.resolution
 
 
 def test_find_resolves_symlinks(home: Path) -> None:

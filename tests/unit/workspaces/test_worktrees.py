@@ -123,6 +123,8 @@ def test_a_clean_one_is_removed_and_its_branch_stays(
     assert not path.parent.exists()
     assert git(place, "log", "-1", "--format=%s", "fix") == "work\n"
     assert git(place, "worktree", "list", "--porcelain").count("worktree ") == 1
+    assert cli.dispatch(["worktree", "list"]) == 0
+    assert "make one: cloister dev --worktree NAME" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ async def _requests(
             return
         stream = H1Downstream(wire, head, client)
         try:
+            client.begins()
             await handler(stream)
+            client.is_served()
             if not await stream.settle(deadlines):
                 return
         except BaseException:
@@ -97,13 +99,14 @@ async def _requests(
 class _Client:
     """Whether the client of a connection still waits for the response in hand. `limit`: of all that is done for it."""
 
-    __slots__ = ("_ended", "_ended_s", "_gone", "_taking", "limit")
+    __slots__ = ("_ended", "_ended_s", "_gone", "_taking", "_waiting", "limit")
 
     def __init__(self, ended_s: float) -> None:
         self._ended_s = ended_s
         self._ended = False  # it sends no more: it may be half closed, or closed
         self._gone = False  # the connection is broken
         self._taking = False  # a part of the response is on its way to it: that it takes it is its own affair
+        self._waiting = False  # for a handler
         self.limit = asyncio.timeout(None)
 
     @property
@@ -114,6 +117,16 @@ class _Client:
         self._ended = True
         self._gone = self._gone or gone
         self._shorten()
+
+    def begins(self) -> None:
+        self._waiting = True
+        self.moved()
+
+    def is_served(self) -> None:
+        """From here on what it does is its own affair; and once we end our side too, it looks as if it was broken."""
+        self._waiting = False
+        if self._ended and not self.limit.expired():
+            self.limit.reschedule(None)
 
     async def send(self, wire: Wire, data: bytes) -> None:
         self._taking = True
@@ -130,7 +143,7 @@ class _Client:
             self._shorten()
 
     def _shorten(self) -> None:
-        if self.limit.expired():
+        if not self._waiting or self.limit.expired():
             return
         if self._taking:  # if it is gone, that will fail
             self.limit.reschedule(None)

@@ -88,7 +88,10 @@ def bodies_that_lie(found: Probe) -> None:
         ("the end of its trailers", chunked(host, "/cut-HTTP-3-trailers", b"2\r\nok\r\n0\r\nX-Odd: a")),
     ):
         found.attack(f"a body that ends before {what}", ended_early, host, request)
-        found.attack(f"a body that ends properly before {what}", left_with_goodbye, host, request)
+        properly = request.replace(
+            b"/cut-HTTP-3-", b"/cut-HTTP-3-properly-"
+        )  # the origin's word tells which it was
+        found.attack(f"a body that ends properly before {what}", left_with_goodbye, host, properly)
     _tried("extensions", whole, host, chunked(host, "/ok", b"2;attack-HTTP-3=extension\r\nok\r\n0\r\n\r\n"))
     trailers = b"X-Odd: attack-HTTP-3-trailer\r\nAuthorization: attack-HTTP-3-trailer\r\n\r\n"
     _tried("trailers", whole, host, chunked(host, "/ok", b"2\r\nok\r\n0\r\n" + trailers))

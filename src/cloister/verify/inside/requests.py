@@ -204,7 +204,8 @@ def echo(found: Probe) -> None:
 
     found.control("an answer comes back", lambda: fetch(bound, "/control-ID-9"))
     for path, what in (
-        ("/echo", "in head and body"), ("/echo-base64", "in base64"), ("/echo-gzip", "compressed"),
+        ("/echo", "in head and body"), ("/echo-base64", "in base64"), ("/echo-lines", "in lines of base64"),
+        ("/echo-gzip", "compressed"),
         ("/echo-deflate", "compressed otherwise"), ("/echo-split", "split over chunks"),
         ("/echo-split-gzip", "compressed, and split over chunks"), ("/echo-trailer", "in a trailer"),
         ("/echo-location", "in a redirect"),
@@ -223,7 +224,8 @@ def shown(untrusted: bytes) -> str:
     head, _, body = untrusted.partition(b"\r\n\r\n")
     forms = [untrusted, body, unchunked(body)]
     for form in tuple(forms):
-        forms += [base64.b64decode(word + b"==") for word in re.findall(rb"[A-Za-z0-9+/=]{40,}", form)]
+        for text in (form, form.replace(b"\n", b"")):
+            forms += [base64.b64decode(word + b"==") for word in re.findall(rb"[A-Za-z0-9+/=]{40,}", text)]
         for window_bits in (31, 15):
             with contextlib.suppress(zlib.error):
                 forms.append(zlib.decompressobj(window_bits).decompress(form))
