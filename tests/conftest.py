@@ -5,6 +5,7 @@ Properties are tried with the same inputs every time, at any speed: nothing fail
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,12 @@ settings.register_profile(
     "same", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+
+# Who starts the tests in the background has these ignored (nohup(1), `&` of a shell without job control), and what the
+# tests start would inherit that: cloister leaves ignored what was ignored.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)
