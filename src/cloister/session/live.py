@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cloister.runtimes.mount_guard import Guard
 
 AGENT_SOCKET = "ssh-agent.sock"  # sandbox/environment.py names it
+_END_S = 2.0  # in which pid 1 notices that its child has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +205,7 @@ def has_sibling(start: Start) -> bool:
 def _release(
     spec: SandboxSpec, running: embedded.Running, waiter: Waiter, found_workspace: os.stat_result | None
 ) -> bool:
-    """Let the command start if the sandbox is what it must be; False if bubblewrap has failed, and the wait tells why.
+    """Let the command start if the sandbox is what it must be; False if it has ended, and the wait tells why.
 
     `found_workspace`: a sibling could have exchanged directories, so every mount must lie where it should, in the
     workspace that was looked at.
@@ -212,7 +213,8 @@ def _release(
     init = waiter.init(running)
     if init is None or not _is_made(running):
         return False
-    check_invariants(_first(init))
+    if not is_confined(_first(init), init):
+        return False
     if found_workspace is not None:
         check_mounts(spec, init, found_workspace)
     os.write(running.go, b"go\n")
@@ -234,15 +236,34 @@ def _is_made(running: embedded.Running) -> bool:
         os.close(process)
 
 
-def check_invariants(first: int | None) -> None:
-    """CloisterError unless the process that becomes the command, by its pid on the host, is confined as it must be."""
+def is_confined(first: int | None, init: int) -> bool:
+    """Whether the process that becomes the command, by its pid on the host, is confined as it must be.
+
+    False if the sandbox, whose pid 1 is `init`, has ended: a signal may come before the command. The wait tells how.
+    CloisterError for one that lives.
+    """
     wrong = invariants.breaches(*_seen_of(first))
-    if wrong:
-        raise CloisterError(
-            "the sandbox is not what it must be, so its command was not run",
-            details="\n".join(wrong),
-            resolution="run: cloister doctor   (and please report it)",
-        )
+    if not wrong:
+        return True
+    if _ends(init):
+        return False
+    raise CloisterError(
+        "the sandbox is not what it must be, so its command was not run",
+        details="\n".join(wrong),
+        resolution="run: cloister doctor   (and please report it)",
+    )
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process has ended, or is about to: its child has."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([process], [], [], _END_S)[0])
+    finally:
+        os.close(process)
 
 
 def _first(init: int) -> int | None:
