@@ -115,8 +115,8 @@ def test_a_signal_while_it_starts_is_not_lost(user_cloister: Cloister) -> None:
         process = user_cloister.start("run", "--", "sleep", "60")
         select.select([], [], [], delay_ms / 1000)
         process.terminate()
-        assert process.wait(timeout=20) in (143, -signal.SIGTERM)
-        process.communicate()
+        _, err = process.communicate(timeout=20)
+        assert process.returncode in (143, -signal.SIGTERM), err
     eventually(lambda: not user_cloister.processes(), "every process of the sandboxes is gone")
 
 
