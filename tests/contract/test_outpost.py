@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,17 +82,24 @@ def test_the_agent_has_nothing_of_it(outpost: World) -> None:
         assert talk(outpost, address, port) == expected
 
 
+@contextmanager
+def with_a_credential(world: World, authority: Authority, more: str = "") -> Iterator[WebOrigin]:
+    """Configure one for API, of which this is the origin, with a Python in the image. `more` of its settings."""
+    with engine_python.image(engine_of(world)) as name, WebOrigin(authority, API) as origin:
+        text = configuration(world).replace(f'"{IMAGE}"', f'"{name}"')
+        world.cloister.configure(
+            f'{text}"{API}" = "127.0.0.1:{origin.port}"\n'
+            f'[[credential]]\nname = "api"\nsource = "env:REAL_TOKEN"\nhosts = ["{API}"]\ninject = "bearer"\n'
+            f'env = "API_TOKEN"\n{more}'
+        )
+        world.cloister.extra_environment["REAL_TOKEN"] = TOKEN
+        yield origin
+
+
 @pytest.fixture
 def asking(outpost: World, authority: Authority) -> Iterator[tuple[World, WebOrigin]]:
     """A world whose only credential asks, with a Python in its image."""
-    with engine_python.image(engine_of(outpost)) as name, WebOrigin(authority, API) as origin:
-        text = configuration(outpost).replace(f'"{IMAGE}"', f'"{name}"')
-        outpost.cloister.configure(
-            f'{text}"{API}" = "127.0.0.1:{origin.port}"\n'
-            f'[[credential]]\nname = "api"\nsource = "env:REAL_TOKEN"\nhosts = ["{API}"]\ninject = "bearer"\n'
-            'env = "API_TOKEN"\nconfirm = true\n'
-        )
-        outpost.cloister.extra_environment["REAL_TOKEN"] = TOKEN
+    with with_a_credential(outpost, authority, "confirm = true\n") as origin:
         yield outpost, origin
 
 

@@ -17,10 +17,9 @@ import pytest
 from tests import engine_python
 from tests.contract.conftest import World, _world
 from tests.contract.test_crashes import eventually, up
-from tests.contract.test_outpost import API, ASK, TOKEN, configuration, engine_of
+from tests.contract.test_outpost import ASK, TOKEN, configuration, engine_of, with_a_credential
 from tests.engines import IMAGE, PATH
 from tests.fakes.origins import Authority
-from tests.fakes.web_origin import WebOrigin
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -265,14 +264,7 @@ def test_a_clone_comes_back_as_a_branch(remote: World) -> None:
 
 def test_a_credential_stays_here(remote: World, authority: Authority) -> None:
     """A placeholder there, the value on the wire; neither the containers' descriptions nor the volumes hold it."""
-    with engine_python.image(engine_of(remote)) as name, WebOrigin(authority, API) as origin:
-        text = configuration(remote).replace(f'"{IMAGE}"', f'"{name}"')
-        remote.cloister.configure(
-            f'{text}"{API}" = "127.0.0.1:{origin.port}"\n'
-            f'[[credential]]\nname = "api"\nsource = "env:REAL_TOKEN"\nhosts = ["{API}"]\ninject = "bearer"\n'
-            'env = "API_TOKEN"\n'
-        )
-        remote.cloister.extra_environment["REAL_TOKEN"] = TOKEN
+    with with_a_credential(remote, authority) as origin:
         up(remote)
         asked = remote.exec("/usr/bin/python3", "-c", ASK)
         assert (asked.code, asked.out) == (0, "200\n"), asked

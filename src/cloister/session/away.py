@@ -33,7 +33,7 @@ def begin(
 ) -> tuple[str, str]:
     """The volumes of the home and of the workspace on an engine, filled if they are new. HostError."""
     with store.locked(project, stored.name):
-        home = _ensure(_home_record(project, engine), project, engine, owner, kind=_HOME, tell=tell)
+        home = _ensure(_home_record(project, engine.endpoint), project, engine, owner, kind=_HOME, tell=tell)
         record = _record(project, stored.name)
         work = _ensure(record, project, engine, owner, kind=_WORKSPACE, tell=tell, source=stored.files)
     return home, work
@@ -86,7 +86,7 @@ def reached(project: Project, name: str) -> Iterator[Reached | None]:
         yield None
         return
     volumes = {_WORKSPACE: known.volume}
-    home = away.load(_home_path(project, known.endpoint))
+    home = away.load(_home_record(project, known.endpoint))
     if home is not None:
         volumes[_HOME] = home.volume
     with _opened(project, known, volumes) as filler:
@@ -130,7 +130,7 @@ def remove_workspace(project: Project, name: str) -> None:
 
 def remove_homes(project: Project) -> None:
     """Remove what engines have of a project's home. HostError."""
-    directory = os.path.dirname(_home_path(project, ""))
+    directory = os.path.dirname(_home_record(project, ""))
     if os.path.isdir(directory):
         for name in sorted(os.listdir(directory)):
             _remove(os.path.join(directory, name))
@@ -183,9 +183,8 @@ def _opened(
     engine = _engine(known)
     runtime = oci_runtime.runtime(project.shared, oci_runtime.GATEWAY)
     oci_image.ensure_runtime(engine, runtime)
-    name = f"{known.volume}-filler"
     with oci_volumes.Filler(
-        engine, name, project=project.id, image=runtime.tag, volumes=volumes, tell=tell
+        engine, _filler(known), project=project.id, image=runtime.tag, volumes=volumes, tell=tell
     ) as filler:
         yield filler
 
@@ -194,9 +193,14 @@ def _remove(path: str) -> None:
     known = away.load(path)
     if known is not None:
         engine = _engine(known)
-        oci_volumes.remove_container(engine, f"{known.volume}-filler")
+        oci_volumes.remove_container(engine, _filler(known))
         oci_volumes.remove(engine, known.volume)
     away.forget(path)
+
+
+def _filler(known: Away) -> str:
+    """Its container's name, by which a killed command's is found."""
+    return f"{known.volume}-filler"
 
 
 def _engine(known: Away) -> Engine:
@@ -207,9 +211,5 @@ def _record(project: Project, name: str) -> str:
     return os.path.join(store.directory(project, name), "away.json")
 
 
-def _home_record(project: Project, engine: Engine) -> str:
-    return _home_path(project, engine.endpoint)
-
-
-def _home_path(project: Project, endpoint: str) -> str:
+def _home_record(project: Project, endpoint: str) -> str:
     return os.path.join(project.state, "homes", f"{digest(endpoint.encode())[:16]}.json")

@@ -60,9 +60,8 @@ def _run(start: live.Start, place: Place) -> int:
     found_workspace = os.stat(start.source)
     kept.update(others=live.processes(gateway.pid))
     put = _put(start, place) if place.engine.remote else None
-    starting = oci_start.Starting(
-        _launch(start, place, put)
-    )  # its network takes as long as all that follows here
+    # Its network takes as long as all that follows here.
+    starting = oci_start.Starting(_launch(start, place, put))
     try:
         found = live.scan_workspace(start)
         spec = _spec(start, place, found)
@@ -87,9 +86,7 @@ def _run(start: live.Start, place: Place) -> int:
                 waiter.deliver = running.signal
             if watch is not None:
                 watch.settle()
-            if (
-                live.has_sibling(start) and not place.engine.remote
-            ):  # there no two have a directory of this host
+            if not place.engine.remote and live.has_sibling(start):  # there none has a directory of this host
                 _check_mounts(init, running, spec, found_workspace)
             running.release()
             if start.on_started is not None:
