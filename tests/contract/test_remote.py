@@ -249,6 +249,27 @@ def test_a_start_that_is_killed_is_begun_anew(remote: World) -> None:
     assert sorted(one.rpartition("-")[2] for one in remote.volumes()) == ["home", "workspace"]
 
 
+def test_what_a_killed_transfer_has_left_is_in_nobodys_way(remote: World) -> None:
+    """The volume is not whole, and the container that files went through still has it."""
+    up(remote)
+    assert remote.cloister("stop", timeout_s=120).code == 0
+    (record,) = remote.cloister.home.glob(".local/state/cloister/projects/*/workspaces/main/away.json")
+    written = json.loads(record.read_text())
+    record.write_text(json.dumps({**written, "whole": False}))
+    engine, volume = engine_of(remote), written["volume"]
+    engine(
+        "create",
+        f"--name={volume}-filler",
+        f"--mount=type=volume,source={volume},target=/seen",
+        IMAGE,
+        "true",
+    )
+    done = remote.cloister("run", "--", "/bin/cat", "src/main.txt", timeout_s=120)
+    assert (done.code, done.out) == (0, "hello\n"), done
+    assert f"{volume}-filler" not in engine("ps", "--all", "--format={{.Names}}")
+    assert volume not in remote.volumes()
+
+
 def test_a_clone_comes_back_as_a_branch(remote: World) -> None:
     remote.cloister.configure(configuration(remote).replace('"volume"', '"clone"'))
     with engine_python.image(engine_of(remote), "/usr/bin/git") as image:

@@ -48,8 +48,7 @@ def settle(project: Project, directory: str, engine: Engine | None, tell: Tell) 
         return
     tell(f"the workspace of {name!r} is fetched from {known.endpoint}")
     refresh(project, name, tell)
-    oci_volumes.remove(_engine(known), known.volume)
-    away.forget(path)
+    _remove(path)
 
 
 def refresh(project: Project, name: str, tell: Tell) -> None:
@@ -156,8 +155,7 @@ def _ensure(
             f"{engine.endpoint} has lost the volume {known.volume!r}: "
             f"the {kind} begins anew{' with what was fetched last' if source else ''}"
         )
-    if known is not None:
-        oci_volumes.remove(engine, known.volume)
+    _remove(path)
     made = Away(
         engine=engine.name,
         program=engine.program,
@@ -190,6 +188,7 @@ def _opened(
 
 
 def _remove(path: str) -> None:
+    """Remove the volume that is written down at `path`, and what a killed command passed files with. HostError."""
     known = away.load(path)
     if known is not None:
         engine = _engine(known)
